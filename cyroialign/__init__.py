@@ -1,0 +1,17 @@
+"""RoIAlign on CPUs for NumPy arrays: fast, safe, and the same bits everywhere."""
+
+from cyroialign._config import show_config
+from cyroialign._threads import get_num_threads, num_threads, set_num_threads
+from cyroialign._version import __version__
+from cyroialign.roi_align import RoIAlign, roi_align, roi_align_backward
+
+__all__ = [
+    "RoIAlign",
+    "__version__",
+    "get_num_threads",
+    "num_threads",
+    "roi_align",
+    "roi_align_backward",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,70 @@
+"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2)."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cyroialign import _validation
+from cyroialign._kernels import kernels
+
+FLOAT32 = np.dtype(np.float32)
+
+
+class Boxes(NamedTuple):
+    """Checked boxes, with the scale that they were checked with.
+
+    rows is (K, 5) float64, in which every index and every float32 coordinate is exact; single tells
+    whether the geometry is computed in float32 (the type T of the contract); given are the user's arrays.
+    """
+
+    rows: np.ndarray
+    single: bool
+    scale: float
+    given: list[np.ndarray]
+
+
+def read_boxes(
+    boxes: Any, batch_indices: Any, images: int, dtype: np.dtype, spatial_scale: Any, aligned: bool
+) -> Boxes:
+    """Read the boxes of a call on `images` feature maps of the given dtype."""
+    if isinstance(boxes, list | tuple):
+        rows, box_dtype, given = _read_list(boxes, batch_indices, images)
+    elif batch_indices is None:
+        array = _validation.box_array(boxes, "boxes", 5)
+        rows, box_dtype, given = np.require(array, np.float64, ["C", "A"]), array.dtype, [array]
+    else:
+        array = _validation.box_array(boxes, "boxes", 4)
+        index = _validation.batch_index_array(batch_indices, len(array))
+        rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
+    single = dtype == FLOAT32 and np.can_cast(box_dtype, FLOAT32)
+    scale = _validation.spatial_scale(spatial_scale, single)
+    bad = kernels[dtype].first_bad_box(rows, images, scale, aligned, single)
+    if bad >= 0:
+        where = _place_in_list(boxes, bad) if isinstance(boxes, list | tuple) else f"boxes[{bad}]"
+        _validation.raise_bad_box(rows[bad], where, images, scale, single)
+    return Boxes(rows, single, scale, given)
+
+
+def _read_list(
+    boxes: list[Any] | tuple[Any, ...], batch_indices: Any, images: int
+) -> tuple[np.ndarray, np.dtype, list[np.ndarray]]:
+    _validation.list_of_boxes(boxes, batch_indices, images)
+    given = [_validation.box_array(one, f"boxes[{i}]", 4) for i, one in enumerate(boxes)]
+    if not given:
+        return np.empty((0, 5)), FLOAT32, given
+    index = np.repeat(np.arange(images), [len(one) for one in given])
+    return _join(index, np.concatenate(given)), np.result_type(*given), given
+
+
+def _join(index: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    rows = np.empty((len(corners), 5))
+    rows[:, 0], rows[:, 1:] = index, corners
+    return rows
+
+
+def _place_in_list(boxes: list[Any] | tuple[Any, ...], row: int) -> str:
+    for image, one in enumerate(boxes):
+        if row < len(one):
+            return f"boxes[{image}][{row}]"
+        row -= len(one)
+    raise AssertionError("the row lies in one of the arrays")

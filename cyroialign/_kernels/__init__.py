@@ -1,0 +1,77 @@
+"""Picks, once at import, the compiled kernels of one SIMD level.
+
+Every level is compiled from the same source and gives the same bits; they differ in speed alone.
+"""
+
+import importlib.util
+import os
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+
+from cyroialign._kernels import _runtime
+
+LEVELS = ("baseline", "avx2", "avx512")  # slowest first
+
+
+class Kernels(Protocol):
+    """What a compiled module offers; see ``src/kernels.pyx``."""
+
+    def first_bad_box(
+        self, boxes: np.ndarray, images: int, spatial_scale: float, aligned: bool, single: bool
+    ) -> int: ...
+
+    def roi_align(
+        self,
+        input: np.ndarray,
+        boxes: np.ndarray,
+        output: np.ndarray,
+        spatial_scale: float,
+        sampling_ratio: int,
+        aligned: bool,
+        single: bool,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
+    def roi_align_backward(
+        self,
+        grad_output: np.ndarray,
+        boxes: np.ndarray,
+        grad_input: np.ndarray,
+        spatial_scale: float,
+        sampling_ratio: int,
+        aligned: bool,
+        single: bool,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
+
+def _usable_levels() -> tuple[str, ...]:
+    can_run = _runtime.cpu_levels()
+    return tuple(
+        level
+        for level in LEVELS
+        if level in can_run and importlib.util.find_spec(f"{__name__}.{level}_float32")
+    )
+
+
+def _chosen_level() -> str:
+    wanted = os.environ.get("CYROIALIGN_SIMD")
+    if not wanted:
+        return simd_levels[-1]
+    if wanted not in simd_levels:
+        raise ImportError(
+            f"CYROIALIGN_SIMD={wanted!r} is not a SIMD level that was built and that this CPU runs; "
+            f"choose one of: {', '.join(simd_levels)}"
+        )
+    return wanted
+
+
+simd_levels = _usable_levels()
+simd = _chosen_level()
+kernels: dict[np.dtype, Kernels] = {
+    np.dtype(name): import_module(f"{__name__}.{simd}_{name}") for name in ("float32", "float64")
+}

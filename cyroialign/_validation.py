@@ -1,0 +1,218 @@
+"""The only module that raises about arguments: each error says what was expected, what came, and where."""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+MODES = ("avg",)
+LAYOUTS = ("NCHW", "NHWC")
+DTYPES = ("float32", "float64")
+MAX_SAMPLING_RATIO = 32767
+MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
+
+
+def whole_number(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {_kind(value)}") from None
+
+
+def thread_count(value: Any, name: str) -> int:
+    n = whole_number(value, name)
+    if n < 1:
+        raise ValueError(f"{name} must be at least 1, got {n}")
+    return n
+
+
+def output_size(value: Any) -> tuple[int, int]:
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+        if len(value) != 2:
+            raise ValueError(f"output_size must be an int or (height, width), got {value!r}")
+        height, width = (whole_number(side, "a side of output_size") for side in value)
+    else:
+        height = width = whole_number(value, "output_size")
+    if not (1 <= height <= MAX_LENGTH and 1 <= width <= MAX_LENGTH):
+        raise ValueError(f"output_size must be at least 1 on both axes, got {value!r}")
+    return height, width
+
+
+def spatial_scale(value: Any, single: bool) -> float:
+    """Check the scale, also as it is rounded where the geometry is computed in float32."""
+    if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        raise TypeError(f"spatial_scale must be a number, got {_kind(value)}")
+    scale = float(value)
+    rounded = float(np.float32(scale)) if single and abs(scale) < 3e38 else scale
+    if not (math.isfinite(scale) and rounded > 0):
+        raise ValueError(f"spatial_scale must be greater than 0 and finite, got {value!r}")
+    return scale
+
+
+def sampling_ratio(value: Any) -> int:
+    ratio = whole_number(value, "sampling_ratio")
+    if ratio > MAX_SAMPLING_RATIO:
+        raise ValueError(f"sampling_ratio must be at most {MAX_SAMPLING_RATIO}, got {ratio}")
+    return max(ratio, 0)
+
+
+def flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_ | int):
+        raise TypeError(f"{name} must be True or False, got {_kind(value)}")
+    return bool(value)
+
+
+def choice(value: Any, name: str, choices: Sequence[str]) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {_kind(value)}")
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def as_array(value: Any, name: str) -> np.ndarray:
+    """View what NumPy can view without a copy."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, and RoIAlign has no use for a mask; fill it first")
+    try:
+        if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+            return np.asarray(value)
+        if hasattr(value, "__dlpack__"):
+            return np.from_dlpack(value)
+        return np.asarray(memoryview(value))
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise TypeError(
+            f"{name} must be a NumPy array or something that NumPy can view (__array__, __dlpack__ or the "
+            f"buffer protocol), got {_kind(value)}: {error}"
+        ) from error
+
+
+def feature_map(value: Any, name: str) -> np.ndarray:
+    """Check rank and dtype; the strides are free."""
+    array = as_array(value, name)
+    if array.dtype.newbyteorder("=").name not in DTYPES:
+        raise TypeError(f"{name} must have dtype {' or '.join(DTYPES)}, got {array.dtype}")
+    if array.ndim != 4:
+        raise ValueError(f"{name} must have 4 axes, got shape {array.shape}")
+    if max(array.shape) > MAX_LENGTH:
+        raise ValueError(f"{name} may not be longer than {MAX_LENGTH} on an axis, got shape {array.shape}")
+    return array
+
+
+def shape_of_input(value: Any) -> tuple[int, int, int, int]:
+    try:
+        shape = tuple(whole_number(side, "a side of input_shape") for side in value)
+    except TypeError as error:
+        raise TypeError(f"input_shape must be 4 whole numbers, got {value!r}") from error
+    if len(shape) != 4 or min(shape) < 0 or max(shape) > MAX_LENGTH:
+        raise ValueError(f"input_shape must be 4 whole numbers, each 0 or more, got {value!r}")
+    return shape
+
+
+def same_shape(array: np.ndarray, name: str, expected: tuple[int, ...], why: str) -> None:
+    if array.shape != expected:
+        raise ValueError(f"{name} must have shape {expected} ({why}), got {array.shape}")
+
+
+def fitting_gradient(
+    grad_output: tuple[int, ...], boxes: int, input_shape: tuple[int, ...]
+) -> None:
+    """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W)."""
+    if grad_output[0] != boxes:
+        raise ValueError(f"grad_output must have one row a box, {boxes}, got {grad_output[0]}")
+    if grad_output[1] != input_shape[1]:
+        raise ValueError(
+            f"grad_output and input_shape must have as many channels: grad_output, as (K, C, PH, PW), is "
+            f"{grad_output}, and input_shape, as (N, C, H, W), is {input_shape}"
+        )
+    if min(grad_output[2:]) < 1:
+        raise ValueError(f"grad_output must have bins, got (K, C, PH, PW) = {grad_output}")
+
+
+def box_array(value: Any, name: str, columns: int | tuple[int, ...]) -> np.ndarray:
+    """Check dtype and shape of boxes, (K, columns)."""
+    array = np.asarray(value) if isinstance(value, list | tuple) else as_array(value, name)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}")
+    allowed = (columns,) if isinstance(columns, int) else columns
+    if array.ndim != 2 or array.shape[1] not in allowed:
+        wanted = " or ".join(f"(L, {n})" if name.endswith("]") else f"(K, {n})" for n in allowed)
+        raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
+    return array
+
+
+def batch_index_array(value: Any, rows: int) -> np.ndarray:
+    array = np.asarray(value) if isinstance(value, list | tuple) else as_array(value, "batch_indices")
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"batch_indices must have an integer dtype, got {array.dtype}")
+    if array.shape != (rows,):
+        raise ValueError(
+            f"batch_indices must have shape ({rows},), one a row of boxes, got {array.shape}"
+        )
+    return array
+
+
+def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int) -> None:
+    if batch_indices is not None:
+        raise ValueError("a list of boxes has one array an image already: leave batch_indices out")
+    if len(boxes) != images:
+        raise ValueError(
+            f"a list of boxes must have one array an image, {images} for this input, got {len(boxes)}; "
+            "rows of (batch_index, x1, y1, x2, y2) must come as one array"
+        )
+
+
+def room_for_boxes(height: int, width: int, boxes: int) -> None:
+    if boxes and not (height and width):
+        raise ValueError(
+            f"input must have pixels to pool {boxes} boxes from, got height {height} and width {width}"
+        )
+
+
+def raise_bad_box(
+    box: np.ndarray, where: str, images: int, spatial_scale: float, single: bool
+) -> NoReturn:
+    """Say what is wrong with the box (batch_index, x1, y1, x2, y2) that the kernels refused."""
+    index, *corners = box.tolist()
+    if not index.is_integer():
+        raise ValueError(f"{where} has batch_index {index}, which is not a whole number")
+    if not 0 <= index < images:
+        raise ValueError(
+            f"{where} has batch_index {int(index)}, but input has {images} image{'s' * (images != 1)}"
+        )
+    if not np.isfinite(box).all():
+        raise ValueError(f"{where} must be finite, got (x1, y1, x2, y2) = {tuple(corners)}")
+    kind = "float32" if single else "float64"
+    raise ValueError(
+        f"{where} is not finite on the feature map: (x1, y1, x2, y2) = {tuple(corners)} with "
+        f"spatial_scale={spatial_scale} exceeds what {kind} can hold"
+    )
+
+
+def output_array(
+    out: Any, shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...], inputs: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Check `out`; it is C-contiguous as it is or with its axes in the given order, that of the result."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {_kind(out)}")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    if not (out.flags.c_contiguous or out.transpose(order).flags.c_contiguous):
+        raise ValueError(f"out must be C-contiguous, got strides {out.strides}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    for array in inputs:
+        if np.may_share_memory(out, array) and np.shares_memory(out, array):
+            raise ValueError("out must not share memory with an input")
+    return out
+
+
+def _kind(value: Any) -> str:
+    shown = repr(value)
+    return f"{type(value).__name__} {shown}" if len(shown) < 40 else type(value).__name__

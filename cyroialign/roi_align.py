@@ -1,0 +1,311 @@
+"""RoIAlign: regions of interest, sampled to a grid of bins by bilinear interpolation."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cyroialign import _boxes, _layout, _threads, _validation
+from cyroialign._kernels import kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+def roi_align(
+    input: "ArrayLike",
+    boxes: "ArrayLike | Sequence[ArrayLike]",
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+    *,
+    batch_indices: "ArrayLike | None" = None,
+    mode: str = "avg",
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+) -> np.ndarray:
+    """Pool each box of a feature map into a grid of bins by averaging bilinear samples.
+
+    Parameters
+    ----------
+    input : (N, C, H, W) array of float32 or float64
+        Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
+        in place, so a transposed view costs nothing; other strides cost one copy.
+    boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
+        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in
+        pixels of the space that `spatial_scale` maps onto the feature map: most often the image that
+        the network was given. Any float dtype or integers. Boxes may lie partly or wholly outside.
+    output_size : int or (int, int)
+        Bins: (height, width) of the result.
+    spatial_scale : float, optional
+        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16.
+    sampling_ratio : int, optional
+        Samples a bin on each axis, at most 32767. With 0 or less it adapts to the box: ceil(roi_height /
+        height) by ceil(roi_width / width).
+    aligned : bool, optional
+        True takes half a pixel off the scaled coordinates, so that they refer to the centres of
+        pixels (detectron2, ONNX ``half_pixel``). False is torchvision's default: no shift, and RoIs are
+        at least one pixel wide and high.
+    batch_indices : (K,) array of int, optional
+        The image of each box, when `boxes` is (K, 4).
+    mode : {"avg"}, optional
+        How the samples of a bin become one value.
+    layout : {"NCHW", "NHWC"}, optional
+        The order of the axes of `input`, of the result and of `out`.
+    out : ndarray, optional
+        Array of the result's shape and dtype to fill and return; C-contiguous or in the memory order
+        of `input`, writeable, and sharing no memory with the inputs.
+    num_threads : int, optional
+        Threads for this call; by default those of `get_num_threads`.
+
+    Returns
+    -------
+    (K, C, height, width) ndarray
+        Of the dtype and memory order of `input`; (K, height, width, C) with ``layout="NHWC"``.
+
+    Raises
+    ------
+    TypeError
+        Where an argument has a wrong type or dtype.
+    ValueError
+        Where a shape or value is wrong: a box that is not finite, an image that does not exist, a
+        map without pixels. The message names the first bad box. `out` is untouched then.
+
+    See Also
+    --------
+    roi_align_backward : the gradient to the feature map.
+    RoIAlign : the same as an object that keeps the settings.
+
+    Notes
+    -----
+    A RoI starts at ``x1 * spatial_scale - offset``, where offset is 1/2 if aligned, else 0. Each of its
+    bins is ``bin_w = roi_w / width`` wide, and sample ``i`` of ``g`` in bin ``p`` lies at [1]_
+
+    .. math:: x = start_w + p \\cdot bin_w + (i + 1/2) \\cdot bin_w / g
+
+    A sample more than one pixel outside the map is 0; others are clamped to the map and interpolated
+    between four pixels. A bin is the mean of its samples, and 0 if it has none: with adaptive sampling
+    an aligned box of zero or negative size. Positions are computed in float32 if `input` and `boxes` are
+    both float32 or narrower, else in float64, every step rounded as torchvision does.
+
+    Results have the same bits for every number of threads and every SIMD level, and do not
+    depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
+    the map. A NaN or infinity reaches only the bins that sample one of its neighbours.
+
+    References
+    ----------
+    .. [1] K. He, G. Gkioxari, P. Dollár, R. Girshick, "Mask R-CNN", ICCV 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cyroialign
+    >>> image = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
+    >>> boxes = np.array([[0, 1, 1, 3, 3]], np.float32)
+    >>> cyroialign.roi_align(image, boxes, output_size=(2, 2), aligned=True)
+    array([[[[ 6.,  7.],
+             [11., 12.]]]], dtype=float32)
+    """
+    maps, channels_last, aligned, ratio = _read(input, "input", sampling_ratio, aligned, mode, layout)
+    bins_y, bins_x = _validation.output_size(output_size)
+    images, channels, height, width = _layout.sizes(maps.shape, channels_last)
+    rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
+    _validation.room_for_boxes(height, width, len(rois.rows))
+    threads = _threads.threads_for(num_threads)
+    size = (len(rois.rows), channels, bins_y, bins_x)
+    if out is not None:
+        given = [_validation.as_array(input, "input"), *rois.given]
+        _layout.check_out(out, size, maps.dtype, layout, channels_last, given)
+    target = _layout.target_for(out, size, maps.dtype, layout, channels_last)
+    if target.size:
+        kernels[maps.dtype].roi_align(
+            maps, rois.rows, target, rois.scale, ratio, aligned, rois.single, channels_last, threads
+        )
+    return _layout.delivered(target, out, layout, channels_last)
+
+
+def roi_align_backward(
+    grad_output: "ArrayLike",
+    boxes: "ArrayLike | Sequence[ArrayLike]",
+    input_shape: Sequence[int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+    *,
+    batch_indices: "ArrayLike | None" = None,
+    mode: str = "avg",
+    input: "ArrayLike | None" = None,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+) -> np.ndarray:
+    """Return the gradient of `roi_align` to its feature map: its transpose, applied to `grad_output`.
+
+    Parameters
+    ----------
+    grad_output : (K, C, height, width) array of float32 or float64
+        Gradient to the result of `roi_align`; (K, height, width, C) with ``layout="NHWC"``.
+    boxes, spatial_scale, sampling_ratio, aligned, batch_indices
+        As given to `roi_align`.
+    input_shape : sequence of 4 ints
+        The shape of the feature map, in the order of `layout`.
+    mode : {"avg"}, optional
+        As given to `roi_align`.
+    input : array of shape `input_shape`, optional
+        The feature map. The gradient of the average does not depend on it.
+    layout, num_threads : optional
+        As in `roi_align`.
+    out : ndarray, optional
+        Array of shape `input_shape` to fill and return, as in `roi_align`; what it held is lost.
+
+    Returns
+    -------
+    ndarray of shape `input_shape`
+        Of the dtype and memory order of `grad_output`.
+
+    Raises
+    ------
+    TypeError
+        Where an argument has a wrong type or dtype.
+    ValueError
+        Where a shape or value is wrong, as in `roi_align`, or where `grad_output`, `boxes` and
+        `input_shape` do not fit each other. `out` is untouched then.
+
+    Notes
+    -----
+    ``(roi_align(x) * g).sum() == (x * roi_align_backward(g)).sum()`` to rounding. The sums run in an order
+    that depends on the boxes alone, without atomic operations, so that the result has the same
+    bits for every number of threads and every SIMD level.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cyroialign
+    >>> boxes = np.array([[0, 1, 1, 3, 3]], np.float32)
+    >>> gradient = np.ones((1, 1, 1, 1), np.float32)
+    >>> cyroialign.roi_align_backward(gradient, boxes, (1, 1, 3, 3), sampling_ratio=1)[0, 0]
+    array([[0., 0., 0.],
+           [0., 0., 0.],
+           [0., 0., 1.]], dtype=float32)
+    """
+    grads, channels_last, aligned, ratio = _read(
+        grad_output, "grad_output", sampling_ratio, aligned, mode, layout
+    )
+    shape = _validation.shape_of_input(input_shape)
+    if input is not None:
+        _validation.same_shape(_validation.as_array(input, "input"), "input", shape, "that of input_shape")
+    images, channels, height, width = size = _layout.sizes(shape, layout == "NHWC")
+    rois = _boxes.read_boxes(boxes, batch_indices, images, grads.dtype, spatial_scale, aligned)
+    _validation.fitting_gradient(_layout.sizes(grads.shape, channels_last), len(rois.rows), size)
+    _validation.room_for_boxes(height, width, len(rois.rows))
+    threads = _threads.threads_for(num_threads)
+    if out is not None:
+        given = [_validation.as_array(grad_output, "grad_output"), *rois.given]
+        _layout.check_out(out, size, grads.dtype, layout, channels_last, given)
+    target = _layout.target_for(out, size, grads.dtype, layout, channels_last)
+    if grads.size and target.size:
+        kernels[grads.dtype].roi_align_backward(
+            grads, rois.rows, target, rois.scale, ratio, aligned, rois.single, channels_last, threads
+        )
+    else:
+        target.fill(0)
+    return _layout.delivered(target, out, layout, channels_last)
+
+
+class RoIAlign:
+    """`roi_align` and its gradient with settings that stay.
+
+    Parameters
+    ----------
+    output_size, spatial_scale, sampling_ratio, aligned, mode, layout, num_threads
+        As in `roi_align`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cyroialign import RoIAlign
+    >>> pool = RoIAlign(output_size=7, spatial_scale=1 / 16, sampling_ratio=2, aligned=True)
+    >>> features = np.random.default_rng(0).random((1, 256, 50, 68), np.float32)
+    >>> crops = pool(features, [np.array([[32.0, 48.0, 256.0, 320.0]])])
+    >>> crops.shape
+    (1, 256, 7, 7)
+    """
+
+    def __init__(
+        self,
+        output_size: int | tuple[int, int],
+        spatial_scale: float = 1.0,
+        sampling_ratio: int = -1,
+        aligned: bool = False,
+        *,
+        mode: str = "avg",
+        layout: str = "NCHW",
+        num_threads: int | None = None,
+    ) -> None:
+        _validation.output_size(output_size)
+        _validation.spatial_scale(spatial_scale, single=False)
+        _validation.sampling_ratio(sampling_ratio)
+        _validation.flag(aligned, "aligned")
+        _validation.choice(mode, "mode", _validation.MODES)
+        _validation.choice(layout, "layout", _validation.LAYOUTS)
+        if num_threads is not None:
+            _validation.thread_count(num_threads, "num_threads")
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.sampling_ratio = sampling_ratio
+        self.aligned = aligned
+        self.mode = mode
+        self.layout = layout
+        self.num_threads = num_threads
+
+    def __call__(self, input: "ArrayLike", boxes: "ArrayLike | Sequence[ArrayLike]") -> np.ndarray:
+        """Return ``roi_align(input, boxes, ...)`` with these settings."""
+        return roi_align(
+            input,
+            boxes,
+            self.output_size,
+            self.spatial_scale,
+            self.sampling_ratio,
+            self.aligned,
+            mode=self.mode,
+            layout=self.layout,
+            num_threads=self.num_threads,
+        )
+
+    def backward(
+        self,
+        grad_output: "ArrayLike",
+        boxes: "ArrayLike | Sequence[ArrayLike]",
+        input_shape: Sequence[int],
+        input: "ArrayLike | None" = None,
+    ) -> np.ndarray:
+        """Return ``roi_align_backward(grad_output, boxes, input_shape, ...)`` with these settings."""
+        return roi_align_backward(
+            grad_output,
+            boxes,
+            input_shape,
+            self.spatial_scale,
+            self.sampling_ratio,
+            self.aligned,
+            mode=self.mode,
+            input=input,
+            layout=self.layout,
+            num_threads=self.num_threads,
+        )
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
+
+def _read(
+    array: Any, name: str, sampling_ratio: Any, aligned: Any, mode: Any, layout: Any
+) -> tuple[np.ndarray, bool, bool, int]:
+    """What both directions check alike: the map for the kernels, channels_last, aligned and the ratio."""
+    _validation.choice(mode, "mode", _validation.MODES)
+    _validation.choice(layout, "layout", _validation.LAYOUTS)
+    ratio = _validation.sampling_ratio(sampling_ratio)
+    maps, channels_last = _layout.in_kernel_order(_validation.feature_map(array, name), layout)
+    return maps, channels_last, _validation.flag(aligned, "aligned"), ratio

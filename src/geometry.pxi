@@ -1,0 +1,212 @@
+# Box -> tables: the one place that knows the sampling rule.
+#
+# Average RoIAlign is separable. Its range test is a test of y times a test of x, clamping and
+# interpolation act on one axis at a time, and the number of samples is a product. So for each RoI and
+# channel
+#
+#     output = Y . input . X^T        Y: bins x rows, X: bins x columns, sparse and banded,
+#
+# and the gradient is Y^T . grad_output . X. A Band is such a matrix. It depends on the box alone, so it
+# is built once a RoI and serves every channel. Samples that fall on the same pixel share one tap, and
+# samples outside the map are never visited, so a Band never holds more than the axis has room for.
+
+from libc.math cimport INFINITY, ceil, floor, isfinite, nextafter
+
+
+ctypedef fused coordinate:  # the type T in which the contract rounds every step of the geometry
+    float
+    double
+
+
+cdef struct Band:  # line i is the sum over begin[i] <= t < begin[i + 1] of weight[t] * source[index[t]]
+    int lines
+    int* begin
+    int* index
+    real* weight
+
+
+cdef struct Sampling:  # what one call says about all of its boxes
+    Py_ssize_t height, width  # of the feature map
+    Py_ssize_t bins_y, bins_x  # the output size
+    int ratio
+    bint aligned
+    bint single  # T is float, not double
+    double scale
+
+
+cdef inline coordinate edge(double x, coordinate scale, bint aligned) noexcept nogil:
+    """Where a box edge lies on the feature map."""
+    return <coordinate> x * scale - <coordinate> (0.5 if aligned else 0.0)
+
+
+cdef inline coordinate extent(coordinate start, coordinate end, bint aligned) noexcept nogil:
+    """The side of a RoI; the legacy rule makes it one pixel at least."""
+    cdef coordinate size = end - start
+    if not aligned and size < 1:
+        size = 1
+    return size
+
+
+cdef bint is_defined(const double* box, coordinate scale, bint aligned) noexcept nogil:
+    """Whether the edges and sides of a box (row of boxes) are finite on the map."""
+    cdef coordinate x1 = edge(box[1], scale, aligned), y1 = edge(box[2], scale, aligned)
+    cdef coordinate x2 = edge(box[3], scale, aligned), y2 = edge(box[4], scale, aligned)
+    return isfinite(x1) and isfinite(y1) and isfinite(x2 - x1) and isfinite(y2 - y1)
+
+
+cdef inline coordinate position(
+    coordinate start, coordinate bin_size, coordinate grid, Py_ssize_t bin, double i
+) noexcept nogil:
+    """Where sample i of a bin lies. The order of the operations is part of the contract."""
+    return start + bin * bin_size + (<coordinate> i + <coordinate> 0.5) * bin_size / grid
+
+
+cdef double first_beyond(
+    coordinate start, coordinate bin_size, coordinate grid, Py_ssize_t bin,
+    double low, double high, coordinate bound, bint inclusive,
+) noexcept nogil:
+    """The first sample of [low, high) past the bound (or on it, if inclusive), else high.
+
+    Bisection, since positions never decrease with i. Sample numbers are whole doubles because a huge
+    box has more samples than an integer can count; past 2**53 they advance by the spacing of doubles.
+    """
+    cdef double middle
+    cdef coordinate x
+    while low < high:
+        middle = floor(low + (high - low) / 2)
+        if middle >= high:
+            middle = low
+        x = position(start, bin_size, grid, bin, middle)
+        if x > bound or (inclusive and x == bound):
+            high = middle
+        else:
+            low = max(middle + 1, nextafter(middle, INFINITY))
+    return high
+
+
+cdef inline Py_ssize_t most_taps(Py_ssize_t bins, int ratio, Py_ssize_t length) noexcept nogil:
+    """Room for the taps of one axis.
+
+    Neighbouring bins share two pixels, and a few more where a huge box makes rounding errors wider than
+    a pixel: hence the factors, which `sample_axis` does not rely on for its safety.
+    """
+    cdef Py_ssize_t taps = 4 * length + 8 * bins
+    if ratio > 0:
+        taps = min(taps, 2 * ratio * bins)
+    return taps
+
+
+cdef void sample_axis(
+    double low, double high, coordinate scale, bint aligned, int ratio,
+    Py_ssize_t bins, Py_ssize_t length, Band* band,
+) noexcept nogil:
+    """Fill the band of one axis: a line a bin, with the indices of pixels, from low to high."""
+    cdef coordinate start = edge(low, scale, aligned)
+    cdef coordinate size = extent(start, edge(high, scale, aligned), aligned)
+    cdef coordinate bin_size = size / bins
+    cdef coordinate grid = <coordinate> ratio if ratio > 0 else <coordinate> ceil(bin_size)
+    cdef coordinate x, fraction, near, far  # near and far: weights of the pixels `pixel` and `pixel + 1`
+    cdef double i, count, first, last, following
+    cdef Py_ssize_t bin, here, pixel, most = most_taps(bins, ratio, length)
+    cdef int t = 0
+    cdef bint crowded
+    band.lines = <int> bins
+    for bin in range(bins):
+        band.begin[bin] = t
+        first, last = 0, max(grid, <coordinate> 0)
+        if ratio <= 0 and last > 0:
+            if position(start, bin_size, grid, bin, 0) < -1:
+                first = first_beyond(start, bin_size, grid, bin, first, last, <coordinate> -1, True)
+            if position(start, bin_size, grid, bin, last - 1) > length:
+                last = first_beyond(start, bin_size, grid, bin, first, last, <coordinate> length, False)
+        # Adaptive samples are at most a pixel apart and more than half of one. Where many more are left,
+        # the coordinates of a huge box round many of them to one place: take these together.
+        crowded = ratio <= 0 and last - first > 4.0 * (length + 4)
+        pixel = -2
+        near = far = 0
+        i = first
+        while i < last:
+            # A mirrored bin is walked backwards, so that positions rise.
+            x = position(start, bin_size, grid, bin, i if bin_size >= 0 else last - 1 - i)
+            following = first_beyond(start, bin_size, grid, bin, i, last, x, False) if crowded else i + 1
+            count = following - i
+            i = following
+            if x < -1 or x > length:
+                continue
+            x = min(max(x, <coordinate> 0), <coordinate> (length - 1))
+            here = min(<Py_ssize_t> x, length - 1)
+            fraction = x - here
+            if here != pixel:
+                if pixel >= 0:
+                    t = add_tap(band, t, most, pixel, near / grid)
+                    if here > pixel + 1:
+                        t = add_tap(band, t, most, pixel + 1, far / grid)
+                near = far if here == pixel + 1 else 0
+                far = 0
+                pixel = here
+            near += <coordinate> count * (1 - fraction)
+            far += <coordinate> count * fraction
+        if pixel >= 0:
+            t = add_tap(band, t, most, pixel, near / grid)
+            if pixel + 1 < length:
+                t = add_tap(band, t, most, pixel + 1, far / grid)
+    band.begin[bins] = t
+
+
+cdef inline int add_tap(Band* band, int t, Py_ssize_t most, Py_ssize_t index, double weight) noexcept nogil:
+    if t >= most:
+        return t
+    band.index[t] = <int> index
+    band.weight[t] = <real> weight
+    return t + 1
+
+
+cdef int cover(Band* band, Py_ssize_t length, int width, int* slot, int* strip) noexcept nogil:
+    """Gather the pixels of a band into strips of `width` pixels; returns how many.
+
+    strip[s] is the first pixel of strip s, the indices of the band become slots (s * width + the place in
+    the strip), and pixels that no strip covers are never read. A strip that would cross the end of the
+    axis starts earlier. slot: scratch, `length` zeros, handed back as zeros.
+    """
+    cdef int t, pixel, s = -1, end = -1, taps = band.begin[band.lines]
+    cdef int first = <int> length, last = -1
+    cdef int latest = <int> max(length - width, 0)  # where the last strip can start
+    for t in range(taps):
+        slot[band.index[t]] = 1
+        first = min(first, band.index[t])
+        last = max(last, band.index[t])
+    for pixel in range(first, last + 1):
+        if slot[pixel]:
+            if pixel >= end:
+                s += 1
+                strip[s] = min(pixel, latest)
+                end = strip[s] + width
+            slot[pixel] = s * width + pixel - strip[s]
+    for t in range(taps):
+        band.index[t] = slot[band.index[t]]
+    for pixel in range(first, last + 1):
+        slot[pixel] = 0
+    return s + 1
+
+
+cdef void transpose_band(const Band* band, int lines, Band* turned) noexcept nogil:
+    """The transpose: a line a slot, with the indices of bins, in rising order."""
+    cdef int t, line, slot, taps = band.begin[band.lines]
+    cdef int* begin = turned.begin
+    turned.lines = lines
+    for slot in range(lines + 1):
+        begin[slot] = 0
+    for t in range(taps):
+        begin[band.index[t] + 1] += 1
+    for slot in range(lines):
+        begin[slot + 1] += begin[slot]
+    for line in range(band.lines):
+        for t in range(band.begin[line], band.begin[line + 1]):
+            slot = band.index[t]
+            turned.index[begin[slot]] = line
+            turned.weight[begin[slot]] = band.weight[t]
+            begin[slot] += 1
+    # Filling moved each beginning to the next one: move them back.
+    for slot in range(lines, 0, -1):
+        begin[slot] = begin[slot - 1]
+    begin[0] = 0
