@@ -5,7 +5,7 @@ Environment
 CYROIALIGN_OPENMP=0
     Build without OpenMP. Without the variable OpenMP is used where a test program links.
 CYROIALIGN_CHECKED=1
-    Check every index of a memoryview and every invariant of the kernels, for debugging: slow.
+    Check indices of memoryviews, the tables of each RoI and undefined behaviour of C: for debugging, slow.
 CYROIALIGN_LEVELS=baseline
     Build these SIMD levels only (comma-separated). Without it, all that the compiler can.
 """
@@ -51,9 +51,11 @@ def base_flags() -> Flags:
     """Flags for every module; no contraction to FMA, since that would make bits depend on the level."""
     if MSVC:
         return Flags(["/O2", "/fp:precise"], [])
-    checks = ["-O1", "-UNDEBUG"] if CHECKED else ["-O3", "-g0"]
-    strip = ["-Wl,-s"] if sys.platform == "linux" and not CHECKED else []
-    return Flags([*checks, "-ffp-contract=off", "-fno-tree-loop-distribute-patterns", "-Wno-psabi"], strip)
+    compile = ["-ffp-contract=off", "-fno-tree-loop-distribute-patterns", "-Wno-psabi"]
+    if CHECKED:
+        sanitize = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
+        return Flags([*compile, *sanitize, "-O1", "-g"], sanitize)
+    return Flags([*compile, "-O3", "-g0"], ["-Wl,-s"] if sys.platform == "linux" else [])
 
 
 def openmp_flags() -> Flags:

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import cyroialign._kernels._runtime as _runtime
 from cyroialign import _validation
-from cyroialign._kernels import _runtime
+
+# An OpenMP runtime that cannot start a thread ends the process: far more threads than processors are refused.
+MOST_THREADS = max(256, os.cpu_count() or 1)
 
 _date = _runtime.openmp_date()
 OPENMP: str | None = f"{_date // 100}-{_date % 100:02}" if _date else None
@@ -86,7 +89,8 @@ def threads_for(requested: int | None) -> int:
         requested = _validation.thread_count(requested, "num_threads")
     if _forked or OPENMP is None:
         return 1
-    return requested or _context_setting.get() or _process_setting or _default()
+    threads = requested or _context_setting.get() or _process_setting or _default()
+    return min(threads, MOST_THREADS)
 
 
 def _default() -> int:

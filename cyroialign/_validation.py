@@ -44,10 +44,15 @@ def spatial_scale(value: Any, single: bool) -> float:
     """Check the scale, also as it is rounded where the geometry is computed in float32."""
     if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
         raise TypeError(f"spatial_scale must be a number, got {_kind(value)}")
-    scale = float(value)
-    rounded = float(np.float32(scale)) if single and abs(scale) < 3e38 else scale
-    if not (math.isfinite(scale) and rounded > 0):
-        raise ValueError(f"spatial_scale must be greater than 0 and finite, got {value!r}")
+    try:
+        scale = float(value)
+    except OverflowError:
+        scale = math.inf
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = np.float32(scale) if single else scale
+    if not 0 < rounded < math.inf:
+        kind = "float32" if single else "float64"
+        raise ValueError(f"spatial_scale must be greater than 0 and finite in {kind}, got {_kind(value)}")
     return scale
 
 
@@ -118,9 +123,7 @@ def same_shape(array: np.ndarray, name: str, expected: tuple[int, ...], why: str
         raise ValueError(f"{name} must have shape {expected} ({why}), got {array.shape}")
 
 
-def fitting_gradient(
-    grad_output: tuple[int, ...], boxes: int, input_shape: tuple[int, ...]
-) -> None:
+def fitting_gradient(grad_output: tuple[int, ...], boxes: int, input_shape: tuple[int, ...]) -> None:
     """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W)."""
     if grad_output[0] != boxes:
         raise ValueError(f"grad_output must have one row a box, {boxes}, got {grad_output[0]}")
@@ -150,9 +153,7 @@ def batch_index_array(value: Any, rows: int) -> np.ndarray:
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"batch_indices must have an integer dtype, got {array.dtype}")
     if array.shape != (rows,):
-        raise ValueError(
-            f"batch_indices must have shape ({rows},), one a row of boxes, got {array.shape}"
-        )
+        raise ValueError(f"batch_indices must have shape ({rows},), one a row of boxes, got {array.shape}")
     return array
 
 
@@ -173,9 +174,7 @@ def room_for_boxes(height: int, width: int, boxes: int) -> None:
         )
 
 
-def raise_bad_box(
-    box: np.ndarray, where: str, images: int, spatial_scale: float, single: bool
-) -> NoReturn:
+def raise_bad_box(box: np.ndarray, where: str, images: int, spatial_scale: float, single: bool) -> NoReturn:
     """Say what is wrong with the box (batch_index, x1, y1, x2, y2) that the kernels refused."""
     index, *corners = box.tolist()
     if not index.is_integer():

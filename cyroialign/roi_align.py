@@ -26,7 +26,7 @@ def roi_align(
     out: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    """Pool each box of a feature map into a grid of bins by averaging bilinear samples.
+    r"""Pool each box of a feature map into a grid of bins by averaging bilinear samples.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def roi_align(
     A RoI starts at ``x1 * spatial_scale - offset``, where offset is 1/2 if aligned, else 0. Each of its
     bins is ``bin_w = roi_w / width`` wide, and sample ``i`` of ``g`` in bin ``p`` lies at [1]_
 
-    .. math:: x = start_w + p \\cdot bin_w + (i + 1/2) \\cdot bin_w / g
+    .. math:: x = start_w + p \cdot bin_w + (i + 1/2) \cdot bin_w / g
 
     A sample more than one pixel outside the map is 0; others are clamped to the map and interpolated
     between four pixels. A bin is the mean of its samples, and 0 if it has none: with adaptive sampling
@@ -196,7 +196,7 @@ def roi_align_backward(
     shape = _validation.shape_of_input(input_shape)
     if input is not None:
         _validation.same_shape(_validation.as_array(input, "input"), "input", shape, "that of input_shape")
-    images, channels, height, width = size = _layout.sizes(shape, layout == "NHWC")
+    images, _, height, width = size = _layout.sizes(shape, layout == "NHWC")
     rois = _boxes.read_boxes(boxes, batch_indices, images, grads.dtype, spatial_scale, aligned)
     _validation.fitting_gradient(_layout.sizes(grads.shape, channels_last), len(rois.rows), size)
     _validation.room_for_boxes(height, width, len(rois.rows))

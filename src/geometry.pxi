@@ -18,10 +18,10 @@ ctypedef fused coordinate:  # the type T in which the contract rounds every step
     double
 
 
-cdef struct Band:  # line i is the sum over begin[i] <= t < begin[i + 1] of weight[t] * source[index[t]]
+cdef struct Band:  # line i is the sum over begin[i] <= t < begin[i + 1] of weight[t] * source[offset[t]]
     int lines
     int* begin
-    int* index
+    Py_ssize_t* offset
     real* weight
 
 
@@ -100,7 +100,7 @@ cdef void sample_axis(
     double low, double high, coordinate scale, bint aligned, int ratio,
     Py_ssize_t bins, Py_ssize_t length, Band* band,
 ) noexcept nogil:
-    """Fill the band of one axis: a line a bin, with the indices of pixels, from low to high."""
+    """Fill the band of one axis: a line a bin, whose offsets are pixels, from low to high."""
     cdef coordinate start = edge(low, scale, aligned)
     cdef coordinate size = extent(start, edge(high, scale, aligned), aligned)
     cdef coordinate bin_size = size / bins
@@ -153,60 +153,68 @@ cdef void sample_axis(
     band.begin[bins] = t
 
 
-cdef inline int add_tap(Band* band, int t, Py_ssize_t most, Py_ssize_t index, double weight) noexcept nogil:
+cdef inline int add_tap(Band* band, int t, Py_ssize_t most, Py_ssize_t pixel, double weight) noexcept nogil:
     if t >= most:
         return t
-    band.index[t] = <int> index
+    band.offset[t] = pixel
     band.weight[t] = <real> weight
     return t + 1
 
 
-cdef int cover(Band* band, Py_ssize_t length, int width, int* slot, int* strip) noexcept nogil:
+cdef int cover(Band* band, Py_ssize_t length, int width, int* slot, Py_ssize_t* strip) noexcept nogil:
     """Gather the pixels of a band into strips of `width` pixels; returns how many.
 
-    strip[s] is the first pixel of strip s, the indices of the band become slots (s * width + the place in
+    strip[s] is the first pixel of strip s, the offsets of the band become slots (s * width + the place in
     the strip), and pixels that no strip covers are never read. A strip that would cross the end of the
     axis starts earlier. slot: scratch, `length` zeros, handed back as zeros.
     """
-    cdef int t, pixel, s = -1, end = -1, taps = band.begin[band.lines]
-    cdef int first = <int> length, last = -1
-    cdef int latest = <int> max(length - width, 0)  # where the last strip can start
+    cdef Py_ssize_t pixel, first = length, last = -1, end = -1
+    cdef Py_ssize_t latest = max(length - width, 0)  # where the last strip can start
+    cdef int t, s = -1, taps = band.begin[band.lines]
     for t in range(taps):
-        slot[band.index[t]] = 1
-        first = min(first, band.index[t])
-        last = max(last, band.index[t])
+        slot[band.offset[t]] = 1
+        first = min(first, band.offset[t])
+        last = max(last, band.offset[t])
     for pixel in range(first, last + 1):
         if slot[pixel]:
             if pixel >= end:
                 s += 1
                 strip[s] = min(pixel, latest)
                 end = strip[s] + width
-            slot[pixel] = s * width + pixel - strip[s]
+            slot[pixel] = <int> (s * width + pixel - strip[s])
     for t in range(taps):
-        band.index[t] = slot[band.index[t]]
+        band.offset[t] = slot[band.offset[t]]
     for pixel in range(first, last + 1):
         slot[pixel] = 0
     return s + 1
 
 
 cdef void transpose_band(const Band* band, int lines, Band* turned) noexcept nogil:
-    """The transpose: a line a slot, with the indices of bins, in rising order."""
-    cdef int t, line, slot, taps = band.begin[band.lines]
+    """The transpose of a covered band: a line a slot, whose offsets are bins, in rising order."""
+    cdef int t, line, taps = band.begin[band.lines]
+    cdef Py_ssize_t slot
     cdef int* begin = turned.begin
     turned.lines = lines
     for slot in range(lines + 1):
         begin[slot] = 0
     for t in range(taps):
-        begin[band.index[t] + 1] += 1
+        begin[band.offset[t] + 1] += 1
     for slot in range(lines):
         begin[slot + 1] += begin[slot]
     for line in range(band.lines):
         for t in range(band.begin[line], band.begin[line + 1]):
-            slot = band.index[t]
-            turned.index[begin[slot]] = line
+            slot = band.offset[t]
+            turned.offset[begin[slot]] = line
             turned.weight[begin[slot]] = band.weight[t]
             begin[slot] += 1
     # Filling moved each beginning to the next one: move them back.
     for slot in range(lines, 0, -1):
         begin[slot] = begin[slot - 1]
     begin[0] = 0
+
+
+cdef inline void spread(Band* band, Py_ssize_t stride) noexcept nogil:
+    """Turn offsets that count lines of the source into offsets that count its numbers."""
+    cdef int t
+    for t in range(band.begin[band.lines]):
+        band.offset[t] *= stride

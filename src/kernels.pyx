@@ -12,6 +12,7 @@ cdef enum:
     PIECES = 8  # as many pieces a thread, where there is work enough, so that threads end together
     PIXEL_CHANNELS = 256  # the widest block of a channels-last map
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
+    SERIAL_BINS = 4096  # fewer results than this gain nothing from threads: benchmarks/latency.py
 
 
 def first_bad_box(
@@ -44,20 +45,26 @@ def roi_align(
     cdef Py_ssize_t channels = input.shape[3 if channels_last else 1]
     cdef Sampling sampling
     cdef Plan plan
-    cdef Py_ssize_t width, blocks, runs, piece, first = 0, scratch_reals, rois = boxes.shape[0]
+    cdef Py_ssize_t pixels, width, blocks, runs, piece, first = 0, scratch_reals, rois = boxes.shape[0]
     cdef real* scratch = NULL
     cdef bint ready
     describe(
         &sampling, input.shape, output.shape, spatial_scale, sampling_ratio, aligned, single, channels_last
     )
+    if rois * channels * sampling.bins_y * sampling.bins_x < SERIAL_BINS:
+        threads = 1
     with nogil:
-        ready = open_plan(&plan, &sampling, rois, False, 1 if channels_last else LANES, threads)
-        width = LANES
         if channels_last:
-            width = pixel_block(channels, plan.strips, PIECES * threads // rois + 1)
+            pixels = min(sampling.width, most_taps(sampling.bins_x, sampling.ratio, sampling.width))
+            width = pixel_block(channels, pixels, PIECES * threads // rois + 1)
+            ready = open_plan(&plan, &sampling, rois, False, 1, sampling.width * channels, width, threads)
+            scratch_reals = plan.strips * width
+        else:
+            width = LANES
+            ready = open_plan(&plan, &sampling, rois, False, LANES, sampling.width, LANES, threads)
+            scratch_reals = SLAB * (plan.strips * LANES + sampling.bins_x + LANES) * LANES
         blocks = (channels + width - 1) // width
         runs = max(1, min(plan.capacity, (PIECES * threads + blocks - 1) // blocks))
-        scratch_reals = plan.strips * plan.strip_width * width
         scratch = <real*> malloc(threads * scratch_reals * sizeof(real))
         ready = ready and scratch != NULL
         while ready and first < rois:
@@ -96,12 +103,19 @@ def roi_align_backward(
         &sampling, grad_input.shape, grad_output.shape, spatial_scale, sampling_ratio, aligned, single,
         channels_last,
     )
+    if rois * channels * sampling.bins_y * sampling.bins_x < SERIAL_BINS:
+        threads = 1
     with nogil:
-        ready = open_plan(&plan, &sampling, rois, True, 1 if channels_last else LANES, threads)
-        width = pixel_block(channels, sampling.bins_x, 1) if channels_last else LANES
+        if channels_last:
+            width = pixel_block(channels, sampling.bins_x, 1)
+            ready = open_plan(&plan, &sampling, rois, True, 1, sampling.bins_x * channels, width, threads)
+            scratch_reals = sampling.bins_x * width
+        else:
+            width = LANES
+            ready = open_plan(&plan, &sampling, rois, True, LANES, sampling.bins_x, LANES, threads)
+            scratch_reals = SLAB * (sampling.bins_x + 2 * LANES) * LANES
         blocks = (channels + width - 1) // width
         groups = max(1, min(sampling.height, (PIECES * threads + images * blocks - 1) // (images * blocks)))
-        scratch_reals = (sampling.bins_x + LANES) * width
         scratch = <real*> malloc(threads * scratch_reals * sizeof(real))
         ready = ready and scratch != NULL
         while ready and first < rois:
@@ -148,9 +162,11 @@ cdef void forward_piece(
     cdef Py_ssize_t i, n = min(width, channels - channel)
     for i in range(plan.count * run // runs, plan.count * (run + 1) // runs):
         if channels_last:
-            forward_pixels(input, output, shape, channels, plan.rois + i, channel, n, scratch)
+            forward_pixels(input, output, shape, channels, plan.rois + i, channel, n, width, scratch)
         else:
-            forward_planes(input, output, shape, channels, plan.rois + i, channel, scratch)
+            forward_planes(
+                input, output, shape, channels, plan.rois + i, channel, plan.strips, scratch
+            )
 
 
 cdef void backward_piece(
@@ -159,7 +175,7 @@ cdef void backward_piece(
     Py_ssize_t group, Py_ssize_t groups, bint zero, real* scratch,
 ) noexcept nogil:
     cdef const Sampling* shape = &plan.sampling
-    cdef Py_ssize_t i, y, n = min(width, channels - channel), plane = shape.height * shape.width
+    cdef Py_ssize_t i, n = min(width, channels - channel), plane = shape.height * shape.width
     cdef Py_ssize_t begin = shape.height * group // groups, end = shape.height * (group + 1) // groups
     cdef real* target
     if zero and channels_last:
@@ -174,7 +190,8 @@ cdef void backward_piece(
     while i < plan.count and plan.rois[i].image == image:
         if channels_last:
             backward_pixels(
-                grad_output, grad_input, shape, channels, plan.rois + i, channel, n, begin, end, scratch
+                grad_output, grad_input, shape, channels, plan.rois + i, channel, n, width, begin, end,
+                scratch,
             )
         else:
             backward_planes(

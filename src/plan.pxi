@@ -4,10 +4,14 @@
 # bounded. Nothing in a plan but its addresses depends on the number of threads or lanes.
 
 from cython.parallel cimport prange, threadid
-from libc.stdlib cimport calloc, free, malloc, qsort
+from libc.stdio cimport fputs, stderr
+from libc.stdlib cimport abort, calloc, free, malloc, qsort
+
+cdef extern from "simd.h" nogil:
+    bint CHECKED  # in a checked build
 
 cdef enum:
-    PLAN_TAPS = 1 << 21  # room for taps in one plan: 16 MiB of float32 weights and indices
+    PLAN_TAPS = 1 << 20  # room for taps in one plan: 16 MiB at most
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
 
 
@@ -16,8 +20,8 @@ cdef struct RoI:
     Py_ssize_t image
     Band y  # forward: bins from rows of the map; backward: rows of the map from bins
     Band x  # forward: bins from slots; backward: slots from bins
-    int* map_row  # backward: the row of the map that each line of y is
-    int* strip  # the first column of each strip; slot j of strip s is column strip[s] + j
+    Py_ssize_t* map_row  # backward: the row of the map that each line of y is
+    Py_ssize_t* strip  # the first column of each strip; slot j of strip s is column strip[s] + j
     int strips
 
 
@@ -29,16 +33,14 @@ cdef struct Plan:
     Sampling sampling
     bint transposed  # for backward
     int strip_width
+    Py_ssize_t y_stride, x_stride  # from line to line of what the y step and the x step read
     Py_ssize_t capacity, count  # RoIs: room for, planned
-    Py_ssize_t taps_y, taps_x, strips, lines_y, lines_x  # the most a RoI can have
-    Py_ssize_t ints, reals  # numbers a RoI
-    Py_ssize_t draft_taps, draft_ints  # numbers a thread
+    Py_ssize_t taps_y, taps_x, strips, lines_y, lines_x  # the most that a RoI can have
+    Py_ssize_t table_bytes, draft_bytes  # a RoI, a thread
     RoI* rois
     Visit* visits
-    int* int_tables
-    real* real_tables
-    int* int_drafts
-    real* real_drafts
+    char* tables
+    char* drafts
 
 
 cdef int compare_visits(const void* first, const void* second) noexcept nogil:
@@ -53,13 +55,38 @@ cdef int compare_visits(const void* first, const void* second) noexcept nogil:
     return 1 if a.row > b.row else -1
 
 
+cdef inline Py_ssize_t whole_words(Py_ssize_t n, size_t size) noexcept nogil:
+    return (n * <Py_ssize_t> size + 7) // 8 * 8
+
+
+cdef inline Py_ssize_t band_bytes(Py_ssize_t lines, Py_ssize_t taps) noexcept nogil:
+    return (
+        whole_words(lines + 1, sizeof(int)) + whole_words(taps, sizeof(Py_ssize_t))
+        + whole_words(taps, sizeof(real))
+    )
+
+
+cdef inline void* take(char** room, Py_ssize_t n, size_t size) noexcept nogil:
+    cdef void* taken = room[0]
+    room[0] += whole_words(n, size)
+    return taken
+
+
+cdef inline void take_band(char** room, Band* band, Py_ssize_t lines, Py_ssize_t taps) noexcept nogil:
+    band.begin = <int*> take(room, lines + 1, sizeof(int))
+    band.offset = <Py_ssize_t*> take(room, taps, sizeof(Py_ssize_t))
+    band.weight = <real*> take(room, taps, sizeof(real))
+
+
 cdef bint open_plan(
-    Plan* plan, const Sampling* sampling, Py_ssize_t boxes, bint transposed, int strip_width, int threads
+    Plan* plan, const Sampling* sampling, Py_ssize_t boxes, bint transposed, int strip_width,
+    Py_ssize_t y_stride, Py_ssize_t x_stride, int threads,
 ) noexcept nogil:
     """Allocate what planning needs; False where memory is short. Close the plan in either case."""
     plan.sampling = sampling[0]
     plan.transposed = transposed
     plan.strip_width = strip_width
+    plan.y_stride, plan.x_stride = y_stride, x_stride
     plan.taps_y = most_taps(sampling.bins_y, sampling.ratio, sampling.height)
     plan.taps_x = most_taps(sampling.bins_x, sampling.ratio, sampling.width)
     plan.strips = min(plan.taps_x, sampling.width // strip_width + 1)
@@ -68,41 +95,38 @@ cdef bint open_plan(
     # Gradients are summed plan by plan, so the lanes must have no say in how many RoIs a plan takes.
     plan.capacity = max(1, min(boxes, PLAN_TAPS // (plan.taps_y + plan.taps_x)))
     plan.count = 0
-    plan.ints = 2 * plan.taps_y + plan.taps_x + plan.lines_y + 1 + plan.lines_x + 1 + plan.strips
-    plan.reals = plan.taps_y + plan.taps_x
-    plan.draft_taps = max(plan.taps_y, plan.taps_x)
-    plan.draft_ints = (
-        plan.draft_taps + max(sampling.bins_y, sampling.bins_x) + 1 + max(sampling.height, sampling.width)
+    plan.table_bytes = (
+        band_bytes(plan.lines_y, plan.taps_y) + band_bytes(plan.lines_x, plan.taps_x)
+        + whole_words(plan.strips + (plan.lines_y if transposed else 0), sizeof(Py_ssize_t))
+    )
+    plan.draft_bytes = (
+        whole_words(max(sampling.height, sampling.width), sizeof(int))
+        + band_bytes(max(sampling.bins_y, sampling.bins_x), max(plan.taps_y, plan.taps_x))
     )
     plan.rois = <RoI*> malloc(plan.capacity * sizeof(RoI))
     plan.visits = <Visit*> malloc(plan.capacity * sizeof(Visit))
-    plan.int_tables = <int*> malloc(plan.capacity * plan.ints * sizeof(int))
-    plan.real_tables = <real*> malloc(plan.capacity * plan.reals * sizeof(real))
-    plan.int_drafts = <int*> calloc(threads * plan.draft_ints, sizeof(int))
-    plan.real_drafts = <real*> malloc(threads * plan.draft_taps * sizeof(real))
-    return (
-        plan.rois != NULL and plan.visits != NULL and plan.int_tables != NULL
-        and plan.real_tables != NULL and plan.int_drafts != NULL and plan.real_drafts != NULL
-    )
+    plan.tables = <char*> malloc(plan.capacity * plan.table_bytes)
+    plan.drafts = <char*> calloc(threads, plan.draft_bytes)
+    return plan.rois != NULL and plan.visits != NULL and plan.tables != NULL and plan.drafts != NULL
 
 
 cdef void close_plan(Plan* plan) noexcept nogil:
     free(plan.rois)
     free(plan.visits)
-    free(plan.int_tables)
-    free(plan.real_tables)
-    free(plan.int_drafts)
-    free(plan.real_drafts)
+    free(plan.tables)
+    free(plan.drafts)
 
 
-cdef void make_plan(Plan* plan, const double* boxes, Py_ssize_t first, Py_ssize_t last, int threads) noexcept nogil:
+cdef void make_plan(
+    Plan* plan, const double* boxes, Py_ssize_t first, Py_ssize_t last, int threads
+) noexcept nogil:
     """Plan the RoIs from `first` on, as many as there is room for before `last`."""
     cdef Py_ssize_t i
     plan.count = min(plan.capacity, last - first)
     for i in range(plan.count):
         plan.visits[i] = visit(&plan.sampling, boxes, first + i)
     qsort(plan.visits, plan.count, sizeof(Visit), compare_visits)
-    # Each iteration writes the tables of one RoI and the draft of its thread.
+    # Each iteration writes one RoI with its tables, and the draft of its thread.
     for i in prange(plan.count, num_threads=threads, schedule="static", use_threads_if=threads > 1):
         plan_roi(plan, boxes, i, threadid())
 
@@ -118,31 +142,22 @@ cdef inline Visit visit(const Sampling* sampling, const double* boxes, Py_ssize_
     return visit
 
 
-cdef inline int* take(int** room, Py_ssize_t n) noexcept nogil:
-    cdef int* taken = room[0]
-    room[0] += n
-    return taken
-
-
 cdef void plan_roi(Plan* plan, const double* boxes, Py_ssize_t i, int thread) noexcept nogil:
     cdef const Sampling* sampling = &plan.sampling
     cdef RoI* roi = plan.rois + i
-    cdef int* ints = plan.int_tables + i * plan.ints
-    cdef real* reals = plan.real_tables + i * plan.reals
-    cdef int* draft_ints = plan.int_drafts + thread * plan.draft_ints
-    cdef int* slot = take(&draft_ints, max(sampling.height, sampling.width))
+    cdef char* table = plan.tables + i * plan.table_bytes
+    cdef char* room = plan.drafts + thread * plan.draft_bytes
+    cdef int* slot = <int*> take(&room, max(sampling.height, sampling.width), sizeof(int))
     cdef Band draft
     cdef int lines
-    draft.weight = plan.real_drafts + thread * plan.draft_taps
-    draft.index = take(&draft_ints, plan.draft_taps)
-    draft.begin = draft_ints
     roi.row = plan.visits[i].row
     roi.image = plan.visits[i].image
-    roi.y.weight, roi.x.weight = reals, reals + plan.taps_y
-    roi.y.index, roi.x.index = take(&ints, plan.taps_y), take(&ints, plan.taps_x)
-    roi.y.begin, roi.x.begin = take(&ints, plan.lines_y + 1), take(&ints, plan.lines_x + 1)
-    roi.map_row, roi.strip = take(&ints, plan.taps_y), take(&ints, plan.strips)
+    take_band(&table, &roi.y, plan.lines_y, plan.taps_y)
+    take_band(&table, &roi.x, plan.lines_x, plan.taps_x)
+    roi.strip = <Py_ssize_t*> table
+    roi.map_row = roi.strip + plan.strips
     if plan.transposed:
+        take_band(&room, &draft, max(sampling.bins_y, sampling.bins_x), max(plan.taps_y, plan.taps_x))
         sample(sampling, boxes, roi.row, True, &draft)
         lines = cover(&draft, sampling.height, 1, slot, roi.map_row)
         transpose_band(&draft, lines, &roi.y)
@@ -153,6 +168,30 @@ cdef void plan_roi(Plan* plan, const double* boxes, Py_ssize_t i, int thread) no
         sample(sampling, boxes, roi.row, True, &roi.y)
         sample(sampling, boxes, roi.row, False, &roi.x)
         roi.strips = cover(&roi.x, sampling.width, plan.strip_width, slot, roi.strip)
+    if CHECKED:
+        check_band(&roi.y, sampling.bins_y if plan.transposed else sampling.height, plan.taps_y)
+        lines = roi.strips * plan.strip_width
+        check_band(&roi.x, sampling.bins_x if plan.transposed else lines, plan.taps_x)
+        for lines in range(roi.strips):
+            check(0 <= roi.strip[lines] <= max(sampling.width - plan.strip_width, 0))
+    spread(&roi.y, plan.y_stride)
+    spread(&roi.x, plan.x_stride)
+
+
+cdef void check_band(const Band* band, Py_ssize_t sources, Py_ssize_t most) noexcept nogil:
+    """Stop the process if a table would make a kernel read or write outside its arrays."""
+    cdef int i
+    check(band.begin[0] == 0 and band.begin[band.lines] <= most)
+    for i in range(band.lines):
+        check(band.begin[i] <= band.begin[i + 1])
+    for i in range(band.begin[band.lines]):
+        check(0 <= band.offset[i] < sources)
+
+
+cdef inline void check(bint condition) noexcept nogil:
+    if not condition:
+        fputs("cyroialign: a table of a RoI points outside its arrays\n", stderr)
+        abort()
 
 
 cdef void sample(
@@ -163,7 +202,8 @@ cdef void sample(
     cdef Py_ssize_t length = sampling.height if vertical else sampling.width
     cdef double low = boxes[5 * row + (2 if vertical else 1)]
     cdef double high = boxes[5 * row + (4 if vertical else 3)]
+    cdef double scale = sampling.scale
     if sampling.single:
-        sample_axis[float](low, high, <float> sampling.scale, sampling.aligned, sampling.ratio, bins, length, band)
+        sample_axis[float](low, high, <float> scale, sampling.aligned, sampling.ratio, bins, length, band)
     else:
-        sample_axis[double](low, high, sampling.scale, sampling.aligned, sampling.ratio, bins, length, band)
+        sample_axis[double](low, high, scale, sampling.aligned, sampling.ratio, bins, length, band)

@@ -18,10 +18,18 @@ typedef float real;
 #define REAL_BYTES 4
 #endif
 
+#ifdef CYROIALIGN_CHECKED
+#define CHECKED 1
+#else
+#define CHECKED 0
+#endif
+
 #if defined(__GNUC__) && !defined(CYROIALIGN_SCALAR)
 
 /* GCC and Clang: the compiler's own vectors, with + and * as for numbers. */
-#ifdef __AVX__
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
 #define VECTOR_BYTES 32
 #else
 #define VECTOR_BYTES 16 /* SSE2, NEON */
@@ -29,7 +37,7 @@ typedef float real;
 #define LANES (VECTOR_BYTES / REAL_BYTES)
 
 typedef real lanes __attribute__((vector_size(VECTOR_BYTES)));
-typedef real lanes_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(REAL_BYTES), may_alias));
+typedef real lanes_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(REAL_BYTES)));
 
 static inline lanes zeros(void) { return (lanes){0}; }
 static inline lanes load(const real *from) { return *(const lanes_anywhere *)from; }
@@ -54,84 +62,108 @@ static inline void store(real *to, lanes v) { *to = v; }
 
 #endif
 
-/* The first n lanes alone, for the ends of arrays. The other lanes of what is loaded are 0. */
+/* The first n < LANES lanes alone, for the ends of arrays. The other lanes of what is loaded are 0.
+ * Copies of constant size, since a call of memcpy for a few numbers would cost more than all the rest. */
+#define COPY_FIRST(to, from, n)                                             \
+    do {                                                                    \
+        ptrdiff_t done_ = 0;                                                \
+        if ((n) & 8) { memcpy(to, from, 8 * sizeof(real)); done_ += 8; }    \
+        if ((n) & 4) { memcpy((to) + done_, (from) + done_, 4 * sizeof(real)); done_ += 4; } \
+        if ((n) & 2) { memcpy((to) + done_, (from) + done_, 2 * sizeof(real)); done_ += 2; } \
+        if ((n) & 1) { (to)[done_] = (from)[done_]; }                       \
+    } while (0)
+
 static inline lanes load_first(const real *from, ptrdiff_t n)
 {
-    real all[LANES] = {0};
-    memcpy(all, from, (size_t)n * sizeof(real));
+    if (n >= LANES)
+        return load(from);
+    real all[LANES < 16 ? 16 : LANES] = {0};
+    COPY_FIRST(all, from, n);
     return load(all);
 }
 
 static inline void store_first(real *to, lanes v, ptrdiff_t n)
 {
-    real all[LANES];
+    if (n >= LANES) {
+        store(to, v);
+        return;
+    }
+    real all[LANES < 16 ? 16 : LANES];
     store(all, v);
-    memcpy(to, all, (size_t)n * sizeof(real));
+    COPY_FIRST(to, all, n);
 }
 
-/* One step of a transposition: a and b become the two vectors that the lane numbers pick from (a, b). */
-#define EXCHANGE(a, b, FIRST, SECOND)       \
-    do {                                    \
-        const lanes a_ = (a), b_ = (b);     \
-        (a) = SHUFFLE(a_, b_, FIRST);       \
-        (b) = SHUFFLE(a_, b_, SECOND);      \
-    } while (0)
+/* One step of a transposition: of each two vectors d apart, the first gets the numbers FIRST of both,
+ * the second the numbers SECOND. */
+#define EXCHANGE(v, d, FIRST, SECOND)                                           \
+    _Pragma("GCC unroll 16") for (int i_ = 0; i_ < LANES; ++i_) if (!(i_ & d)) { \
+        const lanes a_ = v[i_], b_ = v[i_ + d];                                 \
+        v[i_] = SHUFFLE(a_, b_, FIRST);                                         \
+        v[i_ + d] = SHUFFLE(a_, b_, SECOND);                                    \
+    }
 
-#define SWAP(a, b)            \
-    do {                      \
-        const lanes a_ = (a); \
-        (a) = (b);            \
-        (b) = a_;             \
-    } while (0)
+/* Vectors 1 and 2 of each four change places. */
+#define SWAP_INNER(v)                                                     \
+    _Pragma("GCC unroll 4") for (int i_ = 1; i_ + 2 < LANES; i_ += 4) {   \
+        const lanes a_ = v[i_];                                           \
+        v[i_] = v[i_ + 1];                                                \
+        v[i_ + 1] = a_;                                                   \
+    }
 
-/* Lane j of v[i] becomes lane i of v[j]. Each step stays inside 16 bytes, or moves 16 bytes whole:
- * one instruction a vector on AVX2, and the moves are free where vectors are 16 bytes long. */
+/* Lane j of v[i] becomes lane i of v[j]. A step stays inside 16 bytes or moves 16 bytes whole, which is
+ * one instruction a vector on AVX and AVX-512; the moves are free where vectors are 16 bytes long. */
 static inline void transpose(lanes v[LANES])
 {
-#if LANES == 8
-#define FIRST_ONES 0, 8, 1, 9, 4, 12, 5, 13
-#define SECOND_ONES 2, 10, 3, 11, 6, 14, 7, 15
-#define FIRST_TWOS 0, 1, 8, 9, 4, 5, 12, 13
-#define SECOND_TWOS 2, 3, 10, 11, 6, 7, 14, 15
-#define FIRST_FOURS 0, 1, 2, 3, 8, 9, 10, 11
-#define SECOND_FOURS 4, 5, 6, 7, 12, 13, 14, 15
-    EXCHANGE(v[0], v[1], FIRST_ONES, SECOND_ONES);
-    EXCHANGE(v[2], v[3], FIRST_ONES, SECOND_ONES);
-    EXCHANGE(v[4], v[5], FIRST_ONES, SECOND_ONES);
-    EXCHANGE(v[6], v[7], FIRST_ONES, SECOND_ONES);
-    EXCHANGE(v[0], v[2], FIRST_TWOS, SECOND_TWOS);
-    EXCHANGE(v[1], v[3], FIRST_TWOS, SECOND_TWOS);
-    EXCHANGE(v[4], v[6], FIRST_TWOS, SECOND_TWOS);
-    EXCHANGE(v[5], v[7], FIRST_TWOS, SECOND_TWOS);
-    EXCHANGE(v[0], v[4], FIRST_FOURS, SECOND_FOURS);
-    EXCHANGE(v[1], v[5], FIRST_FOURS, SECOND_FOURS);
-    EXCHANGE(v[2], v[6], FIRST_FOURS, SECOND_FOURS);
-    EXCHANGE(v[3], v[7], FIRST_FOURS, SECOND_FOURS);
-    SWAP(v[1], v[2]);
-    SWAP(v[5], v[6]);
-#elif LANES == 4 && REAL_BYTES == 4
-#define FIRST_ONES 0, 4, 1, 5
-#define SECOND_ONES 2, 6, 3, 7
-#define FIRST_TWOS 0, 1, 4, 5
-#define SECOND_TWOS 2, 3, 6, 7
-    EXCHANGE(v[0], v[1], FIRST_ONES, SECOND_ONES);
-    EXCHANGE(v[2], v[3], FIRST_ONES, SECOND_ONES);
-    EXCHANGE(v[0], v[2], FIRST_TWOS, SECOND_TWOS);
-    EXCHANGE(v[1], v[3], FIRST_TWOS, SECOND_TWOS);
-    SWAP(v[1], v[2]);
-#elif LANES == 4
-#define FIRST_ONES 0, 4, 2, 6
-#define SECOND_ONES 1, 5, 3, 7
-#define FIRST_TWOS 0, 1, 4, 5
-#define SECOND_TWOS 2, 3, 6, 7
-    EXCHANGE(v[0], v[1], FIRST_ONES, SECOND_ONES);
-    EXCHANGE(v[2], v[3], FIRST_ONES, SECOND_ONES);
-    EXCHANGE(v[0], v[2], FIRST_TWOS, SECOND_TWOS);
-    EXCHANGE(v[1], v[3], FIRST_TWOS, SECOND_TWOS);
+#if REAL_BYTES == 4 && LANES == 16
+#define ONES_1 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
+#define ONES_2 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
+#define TWOS_1 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
+#define TWOS_2 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
+#define FOURS_1 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
+#define FOURS_2 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
+    EXCHANGE(v, 1, ONES_1, ONES_2)
+    EXCHANGE(v, 2, TWOS_1, TWOS_2)
+    EXCHANGE(v, 4, FOURS_1, FOURS_2)
+    EXCHANGE(v, 8, FOURS_1, FOURS_2)
+    SWAP_INNER(v)
+#elif REAL_BYTES == 4 && LANES == 8
+#define ONES_1 0, 8, 1, 9, 4, 12, 5, 13
+#define ONES_2 2, 10, 3, 11, 6, 14, 7, 15
+#define TWOS_1 0, 1, 8, 9, 4, 5, 12, 13
+#define TWOS_2 2, 3, 10, 11, 6, 7, 14, 15
+#define FOURS_1 0, 1, 2, 3, 8, 9, 10, 11
+#define FOURS_2 4, 5, 6, 7, 12, 13, 14, 15
+    EXCHANGE(v, 1, ONES_1, ONES_2)
+    EXCHANGE(v, 2, TWOS_1, TWOS_2)
+    EXCHANGE(v, 4, FOURS_1, FOURS_2)
+    SWAP_INNER(v)
+#elif REAL_BYTES == 4 && LANES == 4
+#define ONES_1 0, 4, 1, 5
+#define ONES_2 2, 6, 3, 7
+#define TWOS_1 0, 1, 4, 5
+#define TWOS_2 2, 3, 6, 7
+    EXCHANGE(v, 1, ONES_1, ONES_2)
+    EXCHANGE(v, 2, TWOS_1, TWOS_2)
+    SWAP_INNER(v)
+#elif REAL_BYTES == 8 && LANES == 8
+#define ONES_1 0, 8, 2, 10, 4, 12, 6, 14
+#define ONES_2 1, 9, 3, 11, 5, 13, 7, 15
+#define TWOS_1 0, 1, 4, 5, 8, 9, 12, 13
+#define TWOS_2 2, 3, 6, 7, 10, 11, 14, 15
+    EXCHANGE(v, 1, ONES_1, ONES_2)
+    EXCHANGE(v, 2, TWOS_1, TWOS_2)
+    EXCHANGE(v, 4, TWOS_1, TWOS_2)
+#elif REAL_BYTES == 8 && LANES == 4
+#define ONES_1 0, 4, 2, 6
+#define ONES_2 1, 5, 3, 7
+#define TWOS_1 0, 1, 4, 5
+#define TWOS_2 2, 3, 6, 7
+    EXCHANGE(v, 1, ONES_1, ONES_2)
+    EXCHANGE(v, 2, TWOS_1, TWOS_2)
 #elif LANES == 2
-#define FIRST_ONES 0, 2
-#define SECOND_ONES 1, 3
-    EXCHANGE(v[0], v[1], FIRST_ONES, SECOND_ONES);
+#define ONES_1 0, 2
+#define ONES_2 1, 3
+    EXCHANGE(v, 1, ONES_1, ONES_2)
 #else
     (void)v;
 #endif

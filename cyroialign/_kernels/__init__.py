@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cyroialign._kernels import _runtime
+import cyroialign._kernels._runtime as _runtime
 
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
 
