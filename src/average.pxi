@@ -11,22 +11,6 @@
 # pixels of channels. y comes first because its loads are contiguous in either layout, and because what it
 # leaves is read several times by the x step, from the first-level cache.
 
-cdef extern from "simd.h" nogil:
-    ctypedef float real
-    ctypedef float lanes
-    enum:
-        LANES
-    lanes zeros()
-    lanes load(const real* source)
-    lanes load_first(const real* source, Py_ssize_t n)
-    void store(real* target, lanes v)
-    void store_first(real* target, lanes v, Py_ssize_t n)
-    void transpose(lanes* v)
-
-cdef enum:
-    SLAB = 8  # rows that the x step takes at once, so that it reads each tap once for all of them
-
-
 cdef inline void blend_taps(
     real* target, Py_ssize_t target_step, const real* source, Py_ssize_t source_step, Py_ssize_t count,
     const Py_ssize_t* offset, const real* weight, int taps, bint add,
@@ -53,6 +37,10 @@ cdef inline void blend_taps(
 
 cdef inline void put(real* target, lanes v, bint add) noexcept nogil:
     store(target, load(target) + v if add else v)
+
+
+cdef inline void put_first(real* target, lanes v, Py_ssize_t n, bint add) noexcept nogil:
+    store_first(target, load_first(target, n) + v if add else v, n)
 
 
 cdef inline void blend(
@@ -89,23 +77,20 @@ cdef inline void blend(
         t += 4
 
 
-cdef inline lanes blend_first(
-    const real* source, const Band* band, int line, Py_ssize_t n
-) noexcept nogil:
-    """`blend` for one vector of which only n lanes may be read."""
-    cdef int t = band.begin[line], end = band.begin[line + 1], head = (end - t) % 4
-    cdef lanes total = zeros(), group
-    cdef bint first = True
-    if head == 0:
-        head = 4
+cdef lanes blend_first(const real* source, const Band* band, int line, Py_ssize_t n) noexcept nogil:
+    """`blend` for one vector of which only n lanes may be read: slow, and only at the ends of arrays."""
+    cdef int t = band.begin[line], end = band.begin[line + 1]
+    cdef int group = (end - t + 3) % 4 + 1
+    cdef lanes total = zeros(), part
+    cdef bint add = False
     while t < end:
-        group = band.weight[t] * load_first(source + band.offset[t], n)
-        for t in range(t + 1, t + head):
-            group = group + band.weight[t] * load_first(source + band.offset[t], n)
+        part = band.weight[t] * load_first(source + band.offset[t], n)
+        for t in range(t + 1, t + group):
+            part = part + band.weight[t] * load_first(source + band.offset[t], n)
+        total = total + part if add else part
         t += 1
-        total = group if first else total + group
-        first = False
-        head = 4
+        group = 4
+        add = True
     return total
 
 
@@ -126,9 +111,7 @@ cdef inline void blend_channels(
         j += LANES
     if j < n:
         sums[0] = blend_first(source + j, band, line, n - j)
-        if add:
-            sums[0] = load_first(target + j, n - j) + sums[0]
-        store_first(target + j, sums[0], n - j)
+        put_first(target + j, sums[0], n - j, add)
 
 
 cdef inline void blend_planes(
@@ -152,72 +135,71 @@ cdef inline void blend_planes(
         store(target + i * LANES, tile[i])
 
 
-cdef void forward_pixels(
-    const real* input, real* output, const Sampling* shape, Py_ssize_t channels,
-    const RoI* roi, Py_ssize_t channel, Py_ssize_t n, Py_ssize_t pitch, real* scratch,
-) noexcept nogil:
-    """Channels [channel, channel + n) of a channels-last map. scratch: `pitch` numbers a strip."""
-    cdef const real* source = input + roi.image * shape.height * shape.width * channels + channel
-    cdef real* target = output + roi.row * shape.bins_y * shape.bins_x * channels + channel
+cdef void forward_pixels(const Call* call, const RoI* roi, Py_ssize_t channel, real* scratch) noexcept nogil:
+    """A block of channels, from `channel` on, of a channels-last map."""
+    cdef const Sampling* shape = &call.plan.sampling
+    cdef Py_ssize_t channels = call.channels, n = min(call.width, channels - channel)
+    cdef const real* source = call.source + roi.image * shape.height * shape.width * channels + channel
+    cdef real* target = call.target + roi.row * shape.bins_y * shape.bins_x * channels + channel
     cdef int y, x
     for y in range(roi.y.lines):
         for x in range(roi.strips):
-            blend_channels(scratch + x * pitch, source + roi.strip[x] * channels, n, &roi.y, y, False)
+            blend_channels(scratch + x * call.pitch, source + roi.strip[x] * channels, n, &roi.y, y, False)
         for x in range(roi.x.lines):
             blend_channels(target, scratch, n, &roi.x, x, False)
             target += channels
 
 
 cdef void backward_pixels(
-    const real* grad_output, real* grad_input, const Sampling* shape, Py_ssize_t channels,
-    const RoI* roi, Py_ssize_t channel, Py_ssize_t n, Py_ssize_t pitch,
-    Py_ssize_t first_row, Py_ssize_t last_row, real* scratch,
+    const Call* call, const RoI* roi, Py_ssize_t channel, Py_ssize_t first_row, Py_ssize_t last_row,
+    real* scratch,
 ) noexcept nogil:
-    """Adds to rows [first_row, last_row) alone. scratch: `pitch` numbers a bin of x."""
-    cdef const real* source = grad_output + roi.row * shape.bins_y * shape.bins_x * channels + channel
+    """The transpose of `forward_pixels`; adds to rows [first_row, last_row) alone."""
+    cdef const Sampling* shape = &call.plan.sampling
+    cdef Py_ssize_t channels = call.channels, n = min(call.width, channels - channel)
+    cdef const real* source = call.source + roi.row * shape.bins_y * shape.bins_x * channels + channel
+    cdef real* image = call.target + roi.image * shape.height * shape.width * channels + channel
     cdef real* target
     cdef int y, x
     for y in range(roi.y.lines):
         if not first_row <= roi.map_row[y] < last_row:
             continue
         for x in range(shape.bins_x):
-            blend_channels(scratch + x * pitch, source + x * channels, n, &roi.y, y, False)
-        target = grad_input + (roi.image * shape.height + roi.map_row[y]) * shape.width * channels + channel
+            blend_channels(scratch + x * call.pitch, source + x * channels, n, &roi.y, y, False)
+        target = image + roi.map_row[y] * shape.width * channels
         for x in range(roi.strips):
             blend_channels(target + roi.strip[x] * channels, scratch, n, &roi.x, x, True)
 
 
-cdef void forward_planes(
-    const real* input, real* output, const Sampling* shape, Py_ssize_t channels,
-    const RoI* roi, Py_ssize_t channel, Py_ssize_t most_strips, real* scratch,
-) noexcept nogil:
+cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, real* scratch) noexcept nogil:
     """Up to LANES channels, from `channel` on, of a channels-first map.
 
-    scratch: SLAB rows of most_strips * LANES vectors, then SLAB rows of bins.
+    The x step takes a slab of rows at once, so that it reads its taps once for all of them.
     """
+    cdef const Sampling* shape = &call.plan.sampling
     cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
-    cdef const real* source = input + (roi.image * channels + channel) * plane
-    cdef real* target = output + (roi.row * channels + channel) * bins
-    cdef int planes = <int> min(channels - channel, LANES), columns = <int> min(shape.width, LANES)
-    cdef Py_ssize_t slab_row = most_strips * LANES * LANES, bin_row = (shape.bins_x + LANES) * LANES
-    cdef real* pooled = scratch + SLAB * slab_row
+    cdef const real* source = call.source + (roi.image * call.channels + channel) * plane
+    cdef real* target = call.target + (roi.row * call.channels + channel) * bins
+    cdef int planes = <int> min(call.channels - channel, LANES), columns = <int> min(shape.width, LANES)
+    cdef Py_ssize_t pitch = call.pitch, pooled_pitch = (shape.bins_x + LANES) * LANES
+    cdef real* pooled = scratch + call.slab * pitch
     cdef Py_ssize_t at, y = 0, rows, x, i, c
     cdef lanes tile[LANES]
     while y < roi.y.lines:
-        rows = min(SLAB, roi.y.lines - y)
+        rows = min(call.slab, roi.y.lines - y)
         for i in range(rows):
             for x in range(roi.strips):
                 blend_planes(
-                    scratch + i * slab_row + x * LANES * LANES, source + roi.strip[x], plane, planes, columns,
+                    scratch + i * pitch + x * LANES * LANES, source + roi.strip[x], plane, planes, columns,
                     &roi.y, <int> (y + i),
                 )
         for x in range(roi.x.lines):
-            blend(pooled + x * LANES, bin_row, scratch, slab_row, rows, &roi.x, <int> x)
+            blend(pooled + x * LANES, pooled_pitch, scratch, pitch, rows, &roi.x, <int> x)
         for i in range(rows):
             x = 0
             while x < shape.bins_x:
                 for c in range(LANES):
-                    tile[c] = load(pooled + i * bin_row + (x + c) * LANES)
+                    tile[c] = load(pooled + i * pooled_pitch + (x + c) * LANES)
                 transpose(tile)
                 # A row may end inside the vector: what runs over is overwritten by the row that follows.
                 at = (y + i) * shape.bins_x + x
@@ -232,30 +214,27 @@ cdef void forward_planes(
 
 
 cdef void backward_planes(
-    const real* grad_output, real* grad_input, const Sampling* shape, Py_ssize_t channels, Py_ssize_t rois,
-    const RoI* roi, Py_ssize_t channel, Py_ssize_t first_row, Py_ssize_t last_row, real* scratch,
+    const Call* call, const RoI* roi, Py_ssize_t channel, Py_ssize_t first_row, Py_ssize_t last_row,
+    real* scratch,
 ) noexcept nogil:
-    """Adds to rows [first_row, last_row) alone.
-
-    scratch: SLAB rows of bins, rounded up to LANES of them, then SLAB rows of LANES vectors.
-    """
+    """The transpose of `forward_planes`; adds to rows [first_row, last_row) alone."""
+    cdef const Sampling* shape = &call.plan.sampling
     cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
-    cdef const real* source = grad_output + (roi.row * channels + channel) * bins
-    cdef real* image = grad_input + (roi.image * channels + channel) * plane
+    cdef const real* source = call.source + (roi.row * call.channels + channel) * bins
+    cdef real* image = call.target + (roi.image * call.channels + channel) * plane
     cdef real* target
-    cdef int planes = <int> min(channels - channel, LANES), width = <int> min(shape.width, LANES)
-    cdef bint at_end = ((rois - roi.row) * channels - channel - planes) * bins < LANES
-    cdef Py_ssize_t bin_row = (shape.bins_x + LANES) * LANES
-    cdef real* strip = scratch + SLAB * bin_row
-    cdef int columns = LANES
-    cdef Py_ssize_t y = 0, rows, x, i, c, end = roi.y.lines
+    cdef int planes = <int> min(call.channels - channel, LANES), columns = LANES
+    cdef bint at_end = ((call.rois - roi.row) * call.channels - channel - planes) * bins < LANES
+    cdef Py_ssize_t pitch = call.pitch
+    cdef real* strip = scratch + call.slab * pitch
+    cdef Py_ssize_t y = 0, end = roi.y.lines, rows, x, i, c
     cdef lanes tile[LANES]
     while y < end and roi.map_row[y] < first_row:
         y += 1
     while y < end and roi.map_row[end - 1] >= last_row:
         end -= 1
     while y < end:
-        rows = min(SLAB, end - y)
+        rows = min(call.slab, end - y)
         for i in range(rows):
             x = 0
             while x < shape.bins_x:
@@ -263,26 +242,21 @@ cdef void backward_planes(
                 if at_end:
                     columns = <int> min(shape.bins_x - x, LANES)
                 blend_planes(
-                    scratch + i * bin_row + x * LANES, source + x, bins, planes, columns,
-                    &roi.y, <int> (y + i),
+                    scratch + i * pitch + x * LANES, source + x, bins, planes, columns, &roi.y, <int> (y + i)
                 )
                 x += LANES
         for x in range(roi.strips):
             for c in range(LANES):
-                blend(
-                    strip + c * LANES, LANES * LANES, scratch, bin_row, rows, &roi.x, <int> (x * LANES + c)
-                )
+                blend(strip + c * LANES, LANES * LANES, scratch, pitch, rows, &roi.x, <int> (x * LANES + c))
             for i in range(rows):
                 for c in range(LANES):
                     tile[c] = load(strip + (i * LANES + c) * LANES)
                 transpose(tile)
                 target = image + roi.map_row[y + i] * shape.width + roi.strip[x]
-                if planes == LANES and width == LANES:
+                if planes == LANES and shape.width >= LANES:
                     for c in range(LANES):
                         put(target + c * plane, tile[c], True)
                 else:
                     for c in range(planes):
-                        store_first(
-                            target + c * plane, load_first(target + c * plane, width) + tile[c], width
-                        )
+                        put_first(target + c * plane, tile[c], shape.width, True)
         y += rows

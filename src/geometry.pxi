@@ -10,8 +10,6 @@
 # is built once a RoI and serves every channel. Samples that fall on the same pixel share one tap, and
 # samples outside the map are never visited, so a Band never holds more than the axis has room for.
 
-from libc.math cimport INFINITY, ceil, floor, isfinite, nextafter
-
 
 ctypedef fused coordinate:  # the type T in which the contract rounds every step of the geometry
     float

@@ -3,15 +3,10 @@
 # A call with very many RoIs is carried out in several plans, one after the other, so that memory stays
 # bounded. Nothing in a plan but its addresses depends on the number of threads or lanes.
 
-from cython.parallel cimport prange, threadid
-from libc.stdio cimport fputs, stderr
-from libc.stdlib cimport abort, calloc, free, malloc, qsort
-
-cdef extern from "simd.h" nogil:
-    bint CHECKED  # in a checked build
 
 cdef enum:
-    PLAN_TAPS = 1 << 20  # room for taps in one plan: 16 MiB at most
+    PLAN_TAPS = 1 << 20  # room for taps in one plan, about 16 MiB
+    ROI_TAPS = 16  # what the rest of a RoI weighs, in taps
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
 
 
@@ -79,11 +74,11 @@ cdef inline void take_band(char** room, Band* band, Py_ssize_t lines, Py_ssize_t
 
 
 cdef bint open_plan(
-    Plan* plan, const Sampling* sampling, Py_ssize_t boxes, bint transposed, int strip_width,
+    Plan* plan, Py_ssize_t boxes, bint transposed, int strip_width,
     Py_ssize_t y_stride, Py_ssize_t x_stride, int threads,
 ) noexcept nogil:
-    """Allocate what planning needs; False where memory is short. Close the plan in either case."""
-    plan.sampling = sampling[0]
+    """Allocate what planning needs, given plan.sampling; False where memory is short. Close it either way."""
+    cdef const Sampling* sampling = &plan.sampling
     plan.transposed = transposed
     plan.strip_width = strip_width
     plan.y_stride, plan.x_stride = y_stride, x_stride
@@ -93,7 +88,7 @@ cdef bint open_plan(
     plan.lines_y = plan.taps_y if transposed else sampling.bins_y
     plan.lines_x = plan.strips * strip_width if transposed else sampling.bins_x
     # Gradients are summed plan by plan, so the lanes must have no say in how many RoIs a plan takes.
-    plan.capacity = max(1, min(boxes, PLAN_TAPS // (plan.taps_y + plan.taps_x)))
+    plan.capacity = max(1, min(boxes, PLAN_TAPS // (plan.taps_y + plan.taps_x + ROI_TAPS)))
     plan.count = 0
     plan.table_bytes = (
         band_bytes(plan.lines_y, plan.taps_y) + band_bytes(plan.lines_x, plan.taps_x)
@@ -207,3 +202,15 @@ cdef void sample(
         sample_axis[float](low, high, <float> scale, sampling.aligned, sampling.ratio, bins, length, band)
     else:
         sample_axis[double](low, high, scale, sampling.aligned, sampling.ratio, bins, length, band)
+
+
+cdef Py_ssize_t first_of_image(const Plan* plan, Py_ssize_t image) noexcept nogil:
+    """Where the RoIs of an image begin."""
+    cdef Py_ssize_t low = 0, high = plan.count, middle
+    while low < high:
+        middle = (low + high) // 2
+        if plan.rois[middle].image < image:
+            low = middle + 1
+        else:
+            high = middle
+    return low

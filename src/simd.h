@@ -36,6 +36,10 @@ typedef float real;
 #endif
 #define LANES (VECTOR_BYTES / REAL_BYTES)
 
+/* Cython's inline functions take constants that select their code: to inline them is no matter of taste. */
+#undef CYTHON_INLINE
+#define CYTHON_INLINE inline __attribute__((always_inline))
+
 typedef real lanes __attribute__((vector_size(VECTOR_BYTES)));
 typedef real lanes_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(REAL_BYTES)));
 
@@ -64,21 +68,30 @@ static inline void store(real *to, lanes v) { *to = v; }
 
 /* The first n < LANES lanes alone, for the ends of arrays. The other lanes of what is loaded are 0.
  * Copies of constant size, since a call of memcpy for a few numbers would cost more than all the rest. */
-#define COPY_FIRST(to, from, n)                                             \
-    do {                                                                    \
-        ptrdiff_t done_ = 0;                                                \
-        if ((n) & 8) { memcpy(to, from, 8 * sizeof(real)); done_ += 8; }    \
-        if ((n) & 4) { memcpy((to) + done_, (from) + done_, 4 * sizeof(real)); done_ += 4; } \
-        if ((n) & 2) { memcpy((to) + done_, (from) + done_, 2 * sizeof(real)); done_ += 2; } \
-        if ((n) & 1) { (to)[done_] = (from)[done_]; }                       \
-    } while (0)
+static inline void copy_first(real *to, const real *from, ptrdiff_t n)
+{
+    if (n & 8) {
+        memcpy(to, from, 8 * sizeof(real));
+        to += 8, from += 8;
+    }
+    if (n & 4) {
+        memcpy(to, from, 4 * sizeof(real));
+        to += 4, from += 4;
+    }
+    if (n & 2) {
+        memcpy(to, from, 2 * sizeof(real));
+        to += 2, from += 2;
+    }
+    if (n & 1)
+        *to = *from;
+}
 
 static inline lanes load_first(const real *from, ptrdiff_t n)
 {
     if (n >= LANES)
         return load(from);
-    real all[LANES < 16 ? 16 : LANES] = {0};
-    COPY_FIRST(all, from, n);
+    real all[16] = {0};
+    copy_first(all, from, n);
     return load(all);
 }
 
@@ -88,9 +101,9 @@ static inline void store_first(real *to, lanes v, ptrdiff_t n)
         store(to, v);
         return;
     }
-    real all[LANES < 16 ? 16 : LANES];
+    real all[16] = {0};
     store(all, v);
-    COPY_FIRST(to, all, n);
+    copy_first(to, all, n);
 }
 
 /* One step of a transposition: of each two vectors d apart, the first gets the numbers FIRST of both,

@@ -1,0 +1,14 @@
+# What simd.h offers: the type of number, and a vector of LANES of them.
+
+cdef extern from "simd.h" nogil:
+    ctypedef float real  # or double: the build says
+    ctypedef float lanes
+    enum:
+        LANES
+    lanes zeros()
+    lanes load(const real* source)
+    lanes load_first(const real* source, Py_ssize_t n)
+    void store(real* target, lanes v)
+    void store_first(real* target, lanes v, Py_ssize_t n)
+    void transpose(lanes* v)  # of LANES vectors
+    bint CHECKED  # in a checked build
