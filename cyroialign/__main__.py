@@ -23,6 +23,20 @@ examples:
   cyroialign demo street.jpg --box 40,60,310,420 500,80,640,390
   cyroialign demo street.jpg --box=-20,60,310,420 --stride 8 --output-size 14
 """
+BENCH_HELP = """\
+Time RoIAlign, forward and backward, against the other libraries that are
+installed (onnxruntime, openvino, torchvision, IPEX, paddle) and against the
+floor: one copy of the output and one sum of the map. Results that disagree
+are reported and not timed. It takes some minutes and 2 GiB of memory.
+
+Needs nothing more, but is meant for: pip install "cyroialign[bench]"
+"""
+BENCH_EXAMPLES = """\
+examples:
+  cyroialign bench --quick
+  cyroialign bench --workload P2-box --workload P4-box --threads 1,4
+  cyroialign bench --json bench.json --plot bench.png
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.command == "info":
         show_config()
+    elif arguments.command == "bench":
+        _bench(parser, arguments)
     else:
         _demo(parser, arguments)
     return 0
@@ -54,6 +70,19 @@ def _demo(parser: _Parser, arguments: argparse.Namespace) -> None:
         parser.error(str(error))
     except ImportError as error:
         parser.error(f'{error}; the demo needs: pip install "cyroialign[demo]"')
+
+
+def _bench(parser: _Parser, arguments: argparse.Namespace) -> None:
+    from cyroialign import bench  # only here: it looks for other libraries
+
+    try:
+        bench.run(
+            arguments.workload, arguments.threads, arguments.quick, arguments.json_file, arguments.plot_file
+        )
+    except bench.BenchError as error:
+        parser.error(str(error))
+    except ImportError as error:
+        parser.error(f'{error}; --plot needs: pip install "cyroialign[bench]"')
 
 
 def _build_parser() -> _Parser:
@@ -108,7 +137,41 @@ def _build_parser() -> _Parser:
         default=pathlib.Path("cyroialign-demo.png"),
         help="where to write the picture; an existing file is replaced (default: %(default)s)",
     )
+    _add_bench(commands)
     return parser
+
+
+def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="time RoIAlign against other libraries and against the memory",
+        description=BENCH_HELP,
+        epilog=BENCH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.add_argument(
+        "--workload", metavar="NAME", action="append", help="a workload; repeat it for more (default: all)"
+    )
+    bench.add_argument(
+        "--threads",
+        metavar="N,N",
+        type=_counts,
+        help="numbers of threads, each measured on its own (default: 1 and all)",
+    )
+    bench.add_argument("--quick", action="store_true", help="fewer rounds and a tenth of the RoIs")
+    bench.add_argument(
+        "--json", metavar="FILE", dest="json_file", type=pathlib.Path, help="write every time to FILE"
+    )
+    bench.add_argument(
+        "--plot", metavar="FILE.png", dest="plot_file", type=pathlib.Path, help="draw the ratios"
+    )
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        return [int(count) for count in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers of threads are like 1,2, got {text!r}") from None
 
 
 def _box(text: str) -> tuple[float, ...]:

@@ -30,10 +30,10 @@ def read_boxes(
     if isinstance(boxes, list | tuple):
         rows, box_dtype, given = _read_list(boxes, batch_indices, images)
     elif batch_indices is None:
-        array = _validation.box_array(boxes, "boxes", 5)
+        array = _corners(boxes, "boxes", 5)
         rows, box_dtype, given = np.require(array, np.float64, ["C", "A"]), array.dtype, [array]
     else:
-        array = _validation.box_array(boxes, "boxes", 4)
+        array = _corners(boxes, "boxes", 4)
         index = _validation.batch_index_array(batch_indices, len(array))
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
     single = dtype == FLOAT32 and np.can_cast(box_dtype, FLOAT32)
@@ -49,11 +49,19 @@ def _read_list(
     boxes: list[Any] | tuple[Any, ...], batch_indices: Any, images: int
 ) -> tuple[np.ndarray, np.dtype, list[np.ndarray]]:
     _validation.list_of_boxes(boxes, batch_indices, images)
-    given = [_validation.box_array(one, f"boxes[{i}]", 4) for i, one in enumerate(boxes)]
+    given = [_corners(one, f"boxes[{i}]", 4) for i, one in enumerate(boxes)]
     if not given:
         return np.empty((0, 5)), FLOAT32, given
     index = np.repeat(np.arange(images), [len(one) for one in given])
     return _join(index, np.concatenate(given)), np.result_type(*given), given
+
+
+def _corners(value: Any, name: str, columns: int) -> np.ndarray:
+    array = _validation.box_array(value, name, columns)
+    if array.dtype.itemsize > 8:  # a longdouble beyond float64 becomes infinite, and that is refused
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float64)
+    return array
 
 
 def _join(index: np.ndarray, corners: np.ndarray) -> np.ndarray:

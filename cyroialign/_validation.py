@@ -1,6 +1,7 @@
 """The only module that raises about arguments: each error says what was expected, what came, and where."""
 
 import math
+import numbers
 import operator
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -42,7 +43,7 @@ def output_size(value: Any) -> tuple[int, int]:
 
 def spatial_scale(value: Any, single: bool) -> float:
     """Check the scale, also as it is rounded where the geometry is computed in float32."""
-    if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+    if not isinstance(value, numbers.Real):
         raise TypeError(f"spatial_scale must be a number, got {_kind(value)}")
     try:
         scale = float(value)
@@ -125,26 +126,26 @@ def same_shape(array: np.ndarray, name: str, expected: tuple[int, ...], why: str
 
 def fitting_gradient(grad_output: tuple[int, ...], boxes: int, input_shape: tuple[int, ...]) -> None:
     """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W)."""
+    shapes = (
+        f"grad_output, as (K, C, PH, PW), is {grad_output}, and input_shape, as (N, C, H, W), {input_shape}"
+    )
     if grad_output[0] != boxes:
-        raise ValueError(f"grad_output must have one row a box, {boxes}, got {grad_output[0]}")
+        raise ValueError(f"grad_output must have one row for each of the {boxes} boxes: {shapes}")
     if grad_output[1] != input_shape[1]:
-        raise ValueError(
-            f"grad_output and input_shape must have as many channels: grad_output, as (K, C, PH, PW), is "
-            f"{grad_output}, and input_shape, as (N, C, H, W), is {input_shape}"
-        )
+        raise ValueError(f"grad_output must have as many channels as the input: {shapes}")
     if min(grad_output[2:]) < 1:
-        raise ValueError(f"grad_output must have bins, got (K, C, PH, PW) = {grad_output}")
+        raise ValueError(f"grad_output must have bins: {shapes}")
 
 
-def box_array(value: Any, name: str, columns: int | tuple[int, ...]) -> np.ndarray:
+def box_array(value: Any, name: str, columns: int) -> np.ndarray:
     """Check dtype and shape of boxes, (K, columns)."""
     array = np.asarray(value) if isinstance(value, list | tuple) else as_array(value, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}")
-    allowed = (columns,) if isinstance(columns, int) else columns
-    if array.ndim != 2 or array.shape[1] not in allowed:
-        wanted = " or ".join(f"(L, {n})" if name.endswith("]") else f"(K, {n})" for n in allowed)
-        raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
+    if array.ndim != 2 or array.shape[1] != columns:
+        hint = "; (K, 4) needs batch_indices" if columns == 5 and array.shape[1:] == (4,) else ""
+        rows = "L" if name.endswith("]") else "K"
+        raise ValueError(f"{name} must have shape ({rows}, {columns}), got {array.shape}{hint}")
     return array
 
 

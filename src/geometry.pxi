@@ -11,6 +11,9 @@
 # samples outside the map are never visited, so a Band never holds more than the axis has room for.
 
 
+cdef double EXACT = 2.0 ** 53  # doubles count one by one up to here
+
+
 ctypedef fused coordinate:  # the type T in which the contract rounds every step of the geometry
     float
     double
@@ -65,8 +68,8 @@ cdef double first_beyond(
 ) noexcept nogil:
     """The first sample of [low, high) past the bound (or on it, if inclusive), else high.
 
-    Bisection, since positions never decrease with i. Sample numbers are whole doubles because a huge
-    box has more samples than an integer can count; past 2**53 they advance by the spacing of doubles.
+    Bisection, since positions never decrease with i. A huge box has more samples than an integer can
+    count, so their numbers are doubles, and one double past 2**53 stands for all that round to it.
     """
     cdef double middle
     cdef coordinate x
@@ -80,6 +83,13 @@ cdef double first_beyond(
         else:
             low = max(middle + 1, nextafter(middle, INFINITY))
     return high
+
+
+cdef double lead(double i) noexcept nogil:
+    """From i to the first whole number that rounds to i: at most 0. Halves round to even numbers."""
+    if i <= EXACT:
+        return 0
+    return (i / (nextafter(i, INFINITY) - i)) % 2 - (i - nextafter(i, 0)) / 2
 
 
 cdef inline Py_ssize_t most_taps(Py_ssize_t bins, int ratio, Py_ssize_t length) noexcept nogil:
@@ -104,14 +114,14 @@ cdef void sample_axis(
     cdef coordinate bin_size = size / bins
     cdef coordinate grid = <coordinate> ratio if ratio > 0 else <coordinate> ceil(bin_size)
     cdef coordinate x, fraction, near, far  # near and far: weights of the pixels `pixel` and `pixel + 1`
-    cdef double i, count, first, last, following
+    cdef double i, count, first, last, following, end = max(grid, <coordinate> 0)
     cdef Py_ssize_t bin, here, pixel, most = most_taps(bins, ratio, length)
     cdef int t = 0
     cdef bint crowded
     band.lines = <int> bins
     for bin in range(bins):
         band.begin[bin] = t
-        first, last = 0, max(grid, <coordinate> 0)
+        first, last = 0, end if end <= EXACT else nextafter(end, INFINITY)
         if ratio <= 0 and last > 0:
             if position(start, bin_size, grid, bin, 0) < -1:
                 first = first_beyond(start, bin_size, grid, bin, first, last, <coordinate> -1, True)
@@ -126,8 +136,12 @@ cdef void sample_axis(
         while i < last:
             # A mirrored bin is walked backwards, so that positions rise.
             x = position(start, bin_size, grid, bin, i if bin_size >= 0 else last - 1 - i)
-            following = first_beyond(start, bin_size, grid, bin, i, last, x, False) if crowded else i + 1
-            count = following - i
+            following = max(i + 1, nextafter(i, INFINITY))
+            if crowded:
+                following = first_beyond(start, bin_size, grid, bin, following, last, x, False)
+            count = min(following, end) - i - lead(i)
+            if following <= end:
+                count += lead(following)
             i = following
             if x < -1 or x > length:
                 continue

@@ -1,0 +1,30 @@
+"""The forward pass on the workloads."""
+
+import cyroialign
+from cyroialign.bench import WORKLOADS
+
+from .common import Arrays, names
+
+
+class ForwardSuiteBase(Arrays):
+    """One thread: how good the kernels are."""
+
+    params = names(["P2-box", "P2-mask", "P4-box"])
+    param_names = ("workload",)
+
+    def setup(self, workload):
+        self.prepare(WORKLOADS[workload], threads=1)
+
+
+class ForwardSuite(ForwardSuiteBase):
+    """Into memory that is there."""
+
+    def time_forward(self, workload):
+        self.forward()
+
+
+class ForwardNewSuite(ForwardSuiteBase):
+    """Into a new array, whose pages the system has to hand out."""
+
+    def time_forward_new(self, workload):
+        cyroialign.roi_align(self.features, self.boxes, self.bins, **self.options)

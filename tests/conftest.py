@@ -1,0 +1,43 @@
+"""Settings of the test run, and the fresh interpreters that some tests need."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if "CI" in os.environ else "local")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skip the tests marked heavy unless -m speaks of them."""
+    if "heavy" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("heavy"):
+                item.add_marker(pytest.mark.skip(reason="heavy: run with -m heavy"))
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """Run code in a fresh interpreter with other environment variables; None removes one."""
+
+    def run(code, *, timeout=60, check=True, **variables):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env={name: value for name, value in environment.items() if value is not None},
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stderr or f"exit status {done.returncode}"
+        return done
+
+    return run

@@ -1,0 +1,189 @@
+"""The benchmark: that its boxes are what they are said to be, and that it times nothing that is wrong."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from cyroialign import _peers, bench
+from cyroialign.__main__ import main
+
+OURS = [
+    f"cyroialign {direction} {layout}" for direction in ("forward", "backward") for layout in ("NCHW", "NHWC")
+]
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the benchmark; return its exit status, what it printed, and the lines of its errors."""
+
+    def run(*words):
+        try:
+            status = main(["bench", *map(str, words)])
+        except SystemExit as stop:
+            status = stop.code
+        printed, errors = capsys.readouterr()
+        return status, printed, errors.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """Let the benchmark know these functions of a problem, by name, instead of libraries."""
+
+    def peers(**forwards):
+        def rows_of(name, forward):
+            return lambda problem: [_peers.Row(name, "forward", "NCHW", lambda: forward(problem))]
+
+        made = [_peers.Peer(name, (), "a fake", rows_of(name, forward)) for name, forward in forwards.items()]
+        monkeypatch.setattr(_peers, "PEERS", made)
+
+    return peers
+
+
+@pytest.mark.parametrize("name", bench.WORKLOADS)
+def test_boxes(name):
+    workload = bench.WORKLOADS[name]._replace(rois=2000)
+    boxes = workload.boxes()
+    assert (boxes.shape, boxes.dtype) == ((2000, 5), np.float32)
+    assert not boxes[:, 0].any()
+    x1, y1, x2, y2 = boxes[:, 1:].astype(float).T
+    assert min(x1.min(), y1.min()) >= 0
+    assert x2.max() <= workload.width * workload.stride
+    assert y2.max() <= workload.height * workload.stride
+    size, aspect = np.sqrt((x2 - x1) * (y2 - y1)), (x2 - x1) / (y2 - y1)
+    low, high = workload.sizes
+    # A uniform variable has its mean in the middle and a deviation of 1/sqrt(12) of the range.
+    assert low * 0.9999 < size.min() < size.max() < high * 1.0001
+    assert size.mean() == pytest.approx((low + high) / 2, abs=0.05 * (high - low))
+    assert size.std() == pytest.approx((high - low) / 12**0.5, rel=0.05)
+    assert 0.4999 < aspect.min() < aspect.max() < 2.0001
+    small = size < min(workload.height, workload.width) * workload.stride / 2**0.5  # these fit, however long
+    if small.sum() > 1000:
+        assert np.log2(aspect[small]).mean() == pytest.approx(0, abs=0.1)
+        assert np.log2(aspect[small]).std() == pytest.approx(2 / 12**0.5, rel=0.05)
+
+
+def test_boxes_and_features_are_the_same_each_time():
+    workload = bench.WORKLOADS["P5-single"]
+    np.testing.assert_array_equal(workload.boxes(), workload.boxes())
+    np.testing.assert_array_equal(workload.features(), workload.features())
+    assert workload.features().shape == (1, 256, 25, 34)
+
+
+def test_quick_run(run, tmp_path):
+    """With whichever libraries are installed."""
+    path = tmp_path / "bench.json"
+    status, printed, errors = run("--quick", "--workload", "P5-single", "--threads", 1, "--json", path)
+    assert (status, errors) == (0, [])
+    written = json.loads(path.read_text())
+    [result] = written["results"]
+    assert (result["name"], result["threads"], result["rois"]) == ("P5-single", 1, 1)
+    assert set(OURS) <= set(result["rows"])
+    for name, row in result["rows"].items():
+        assert name in printed
+        assert len(row["rounds"]) == bench.QUICK_ROUNDS
+        assert row["ratio"] == pytest.approx(result["rows"][result["baseline"]]["ms"] / row["ms"])
+    peers = set(written["settings"]) - {"cyroialign"} | set(written["not compared"])
+    assert peers == {peer.library for peer in _peers.PEERS}
+    assert not [name for name in result["left out"] if "cyroialign" in name]
+    command = written["command"]["to repeat"].split()
+    assert command[:4] == ["python", "-m", "cyroialign", "bench"]
+    assert command[4:] == ["--workload", "P5-single", "--threads", "1", "--quick"]
+    assert " ".join(command) in printed
+
+
+def test_peers_that_are_wrong_are_not_timed(run, peers, tmp_path):
+    def fails(problem):
+        raise RuntimeError("not\ntoday")
+
+    peers(
+        right=lambda problem: problem.output.copy(),
+        close=lambda problem: problem.output * np.float32(1.00001),
+        wrong=lambda problem: problem.output * np.float32(1.001),
+        shifted=lambda problem: np.roll(problem.output, 1),
+        undefined=lambda problem: problem.output * np.float32(np.nan),
+        cut=lambda problem: problem.output[:, :, 1:],
+        fails=fails,
+    )
+    path = tmp_path / "bench.json"
+    status, printed, errors = run("--quick", "--workload", "P5-single", "--threads", 1, "--json", path)
+    assert (status, errors) == (0, [])
+    [result] = json.loads(path.read_text())["results"]
+    timed = [*OURS, "right forward NCHW", "close forward NCHW", "floor"]
+    assert list(result["rows"]) == timed
+    assert result["baseline"] == "floor"
+    left_out = result["left out"]
+    assert list(left_out) == [
+        f"{name} forward NCHW" for name in ("wrong", "shifted", "undefined", "cut", "fails")
+    ]
+    assert left_out["wrong forward NCHW"] == "disagrees by 0.001 of the largest value"
+    assert left_out["undefined forward NCHW"] == "disagrees by nan of the largest value"
+    assert left_out["cut forward NCHW"].startswith("ValueError: the result has shape (1, 256, 6, 7)")
+    assert left_out["fails forward NCHW"] == "RuntimeError: not today"
+    assert all(f"left out: {name}: {why}" in printed for name, why in left_out.items())
+
+
+def test_onnxruntime_is_the_baseline(peers):
+    peers(onnxruntime=lambda problem: problem.output.copy())
+    found, missing = _peers.installed()
+    result = bench.measure(bench.WORKLOADS["P5-single"], 1, 1, found)
+    assert (result.baseline, missing) == ("onnxruntime forward NCHW", {})
+    assert result.ratio(result.baseline) == 1
+    assert result.ratio(OURS[0]) == result.median(result.baseline) / result.median(OURS[0])
+
+
+def test_libraries_that_cannot_be_imported(monkeypatch, tmp_path):
+    (tmp_path / "leaves.py").write_text("raise SystemExit(127)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        _peers, "PEERS", [_peers.Peer(name, (name,), "", list) for name in ("leaves", "nowhere", "json")]
+    )
+    found, missing = _peers.installed()
+    assert [peer.library for peer in found] == ["json"]
+    assert missing == {"leaves": "SystemExit: 127", "nowhere": "no module nowhere"}
+
+
+def test_plot(run, peers, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    peers(right=lambda problem: problem.output.copy())
+    path = tmp_path / "bench.png"
+    status, _, errors = run("--quick", "--workload", "P5-single", "--threads", 1, "--plot", path)
+    assert (status, errors) == (0, [])
+    with image.open(path) as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+    wanted = {tuple(bytes.fromhex(colour[1:])) for colour in bench.COLOURS[:5]}
+    assert wanted <= colours
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--workload", "P3"],
+            "there is no workload 'P3'; choose from P2-box, P2-mask, P4-box, C4-adaptive, ",
+        ),
+        (["--threads", "0"], "--threads must be from 1 to"),
+        (["--threads", "1,99999"], "--threads must be from 1 to"),
+        (["--threads", "two"], "argument --threads: numbers of threads are like 1,2, got 'two'"),
+        (["--json", "{folder}"], "cannot be written"),
+        (["--json", "{folder}/none/bench.json"], "cannot be written"),
+        (["--plot", "{folder}/none/bench.png"], "cannot be written"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(run, tmp_path, words, message):
+    status, printed, errors = run(*(word.format(folder=tmp_path) for word in words))
+    assert (status, printed, len(errors)) == (2, "", 1)
+    assert errors[0].startswith("cyroialign: error: ")
+    assert message in errors[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_plot_without_matplotlib(run, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    status, printed, errors = run("--plot", tmp_path / "bench.png")
+    assert (status, printed, len(errors)) == (2, "", 1)
+    assert errors[0].endswith('--plot needs: pip install "cyroialign[bench]"')

@@ -1,0 +1,112 @@
+"""The same bits for every number of threads, every SIMD level and either layout."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from reference import random_boxes
+
+from cyroialign import roi_align, roi_align_backward, show_config
+
+LEVELS = show_config(as_dict=True)["simd_levels"]
+THREADS = (1, 2, 3, 5, 8, 64)
+
+
+def calls():
+    """A mixed bag: name -> (shape, dtype, layout, boxes, output_size, the arguments after it).
+
+    Small calls run on one thread whatever is asked for: each of these has many thousand bins.
+    """
+    rng = np.random.default_rng(0)
+    bag = {}
+    for dtype in ("float32", "float64"):
+        for layout in ("NCHW", "NHWC"):
+            for name, shape, count, output_size, *arguments in [
+                ("one RoI", (1, 64, 30, 41), 1, (14, 14), 1 / 4, 2, True),
+                ("fixed", (2, 64, 50, 43), 60, (7, 7), 1 / 4, 2, True),
+                ("legacy", (3, 37, 33, 27), 60, (5, 14), 1 / 16, 3, False),
+                ("adaptive", (1, 300, 25, 34), 20, (14, 9), 1 / 16, 0, True),
+                ("narrow", (2, 9, 11, 5), 40, (3, 11), 0.37, -1, False),
+                ("one pixel", (2, 3, 1, 1), 300, (2, 9), 1.0, 2, False),
+            ]:
+                boxes = random_boxes(rng, count, shape, arguments[0])
+                bag[f"{name}, {dtype}, {layout}"] = (shape, dtype, layout, boxes, output_size, arguments)
+    shape = (2, 12, 40, 31)
+    boxes = random_boxes(rng, 50, shape, 0.37)
+    for box_dtype in ("float64", "float16", "int32"):
+        bag[f"boxes of {box_dtype}"] = (shape, "float32", "NCHW", boxes.astype(box_dtype), (7, 7), [0.37])
+    huge = boxes.astype(np.float64) * [1, 1e6, 1e9, 1e7, 1e8]
+    bag["huge"] = (shape, "float32", "NCHW", huge, (7, 7), [0.37])
+    bag["huge, float32"] = (shape, "float32", "NCHW", huge.astype(np.float32), (7, 7), [0.37])
+    # More RoIs than are planned at once: the gradients of one pixel are summed over several plans.
+    shape = (1, 1, 64, 64)
+    for dtype in ("float32", "float64"):
+        bag[f"many, {dtype}"] = (shape, dtype, "NCHW", random_boxes(rng, 20_000, shape), (1, 1), [1.0])
+    return bag
+
+
+def results(call, num_threads=None):
+    """Forward and backward results as bytes."""
+    shape, dtype, layout, boxes, output_size, arguments = call
+    rng = np.random.default_rng(1)
+    input = rng.standard_normal(shape).astype(dtype)
+    grad_output = rng.standard_normal((len(boxes), shape[1], *output_size)).astype(dtype)
+    if layout == "NHWC":
+        input, grad_output = (np.ascontiguousarray(x.transpose(0, 2, 3, 1)) for x in (input, grad_output))
+    settings = {"layout": layout, "num_threads": num_threads}
+    forward = roi_align(input, boxes, output_size, *arguments, **settings)
+    backward = roi_align_backward(grad_output, boxes, input.shape, *arguments, **settings)
+    if layout == "NHWC":
+        forward, backward = (x.transpose(0, 3, 1, 2) for x in (forward, backward))
+    return forward.tobytes(), backward.tobytes()
+
+
+def digests():
+    return {
+        name: [hashlib.sha256(result).hexdigest() for result in results(call)]
+        for name, call in calls().items()
+    }
+
+
+@pytest.mark.parametrize("name", calls())
+def test_threads(name):
+    call = calls()[name]
+    forward, backward = results(call, num_threads=THREADS[0])
+    for num_threads in THREADS[1:]:
+        assert results(call, num_threads) == (forward, backward), f"differs on {num_threads} threads"
+
+
+@pytest.mark.parametrize("name", [name for name in calls() if name.endswith("NCHW")])
+def test_layouts(name):
+    shape, dtype, _, *rest = calls()[name]
+    assert results((shape, dtype, "NCHW", *rest)) == results((shape, dtype, "NHWC", *rest))
+
+
+@pytest.fixture(scope="module")
+def digests_here():
+    return digests()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_simd_levels(level, digests_here, run_python):
+    code = f"""
+        import json, test_bits
+        assert test_bits.show_config(as_dict=True)["simd"] == {level!r}
+        print(json.dumps(test_bits.digests()))
+    """
+    assert json.loads(run_python(code, CYROIALIGN_SIMD=level).stdout) == digests_here
+
+
+@pytest.mark.parametrize("level", ["sse9", "AVX2 ", "baseline,avx2"])
+def test_unknown_simd_level_is_an_import_error(level, run_python):
+    done = run_python("import cyroialign", check=False, CYROIALIGN_SIMD=level)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith(f"ImportError: CYROIALIGN_SIMD={level!r}")
+    assert ", ".join(LEVELS) in message
+
+
+def test_empty_simd_variable_is_as_none(run_python):
+    code = "import cyroialign; print(cyroialign.show_config(as_dict=True)['simd'])"
+    assert run_python(code, CYROIALIGN_SIMD="").stdout.strip() == LEVELS[-1]

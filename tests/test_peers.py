@@ -1,0 +1,105 @@
+"""Agreement with ONNX Runtime, ONNX's own test cases, and the values that detectron2 tests itself with.
+
+onnx and onnxruntime are test requirements, but there are platforms without wheels of them (musl, new
+versions of Python): there the tests that need them are skipped and the literal values remain.
+"""
+
+import numpy as np
+import pytest
+from reference import random_boxes
+
+from cyroialign import roi_align
+
+COORDINATES = {True: "half_pixel", False: "output_half_pixel"}
+ARANGE = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
+
+
+def run_onnxruntime(input, boxes, output_size, spatial_scale, sampling_ratio, aligned):
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    types = [onnx.helper.np_dtype_to_tensor_dtype(input.dtype)] * 2 + [onnx.TensorProto.INT64]
+    node = onnx.helper.make_node(
+        "RoiAlign",
+        ["input", "boxes", "batch_indices"],
+        ["output"],
+        mode="avg",
+        output_height=output_size[0],
+        output_width=output_size[1],
+        spatial_scale=spatial_scale,
+        sampling_ratio=sampling_ratio,
+        coordinate_transformation_mode=COORDINATES[aligned],
+    )
+    graph = onnx.helper.make_graph(
+        [node],
+        "roi_align",
+        [onnx.helper.make_tensor_value_info(*pair, None) for pair in zip(node.input, types, strict=True)],
+        [onnx.helper.make_tensor_value_info("output", types[0], None)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 16)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    feed = {"input": input, "boxes": boxes[:, 1:], "batch_indices": boxes[:, 0].astype(np.int64)}
+    return session.run(None, feed)[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sampling_ratio", [0, 1, 2, 3])
+@pytest.mark.parametrize("aligned", [False, True])
+def test_onnxruntime(aligned, sampling_ratio, dtype):
+    rng = np.random.default_rng(sampling_ratio)
+    input = rng.standard_normal((2, 5, 19, 26)).astype(dtype)
+    boxes = random_boxes(rng, 50, input.shape, spatial_scale=0.25)
+    # ONNX Runtime refuses adaptive boxes of negative size.
+    boxes[:, 1::2].sort(axis=1)
+    boxes[:, 2::2].sort(axis=1)
+    arguments = (boxes.astype(dtype), (7, 4), 0.25, sampling_ratio, aligned)
+    np.testing.assert_allclose(
+        roi_align(input, *arguments), run_onnxruntime(input, *arguments), rtol=0, atol=4e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["roialign_aligned_false", "roialign_aligned_true"])
+def test_onnx_node_cases(name, monkeypatch):
+    pytest.importorskip("onnx")
+    from onnx.backend.test.case.node import roialign
+
+    cases = []
+    monkeypatch.setattr(roialign, "expect", lambda node, **case: cases.append((node, case)))
+    getattr(roialign.RoiAlign, f"export_{name}")()
+    [(node, case)] = cases
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    input, boxes, batch_indices = case["inputs"]
+    output = roi_align(
+        input,
+        boxes,
+        (attributes["output_height"].i, attributes["output_width"].i),
+        attributes["spatial_scale"].f,
+        attributes["sampling_ratio"].i,
+        attributes["coordinate_transformation_mode"].s == b"half_pixel",
+        batch_indices=batch_indices,
+    )
+    np.testing.assert_allclose(output, case["outputs"][0], rtol=0, atol=1e-4)  # the case has 4 digits
+
+
+@pytest.mark.parametrize(("aligned", "corner"), [(False, 7.5), (True, 4.5)])
+def test_detectron2_arange(aligned, corner):
+    output = roi_align(ARANGE, np.array([[0, 1, 1, 3, 3]], np.float32), 4, aligned=aligned)
+    expected = corner + np.arange(4) * 0.5 + np.arange(4)[:, None] * 2.5
+    np.testing.assert_array_equal(output[0, 0], expected)
+
+
+def test_detectron2_resized():
+    """A box on a map that was shrunk by two has the values of the twice as large box on the map."""
+    input = np.random.default_rng(0).random((1, 1, 30, 30), np.float32) * 100
+    # Bilinear resizing by one half is the mean of 2 x 2 pixels; the samples lie on whole pixels of both maps.
+    halved = input.reshape(1, 1, 15, 2, 15, 2).mean(axis=(3, 5))
+    boxes = np.array([[0, 10, 10, 20, 20]], np.float32)
+    np.testing.assert_allclose(
+        roi_align(input, boxes, 5, aligned=True),
+        roi_align(halved, boxes, 5, spatial_scale=0.5, aligned=True),
+        rtol=1e-6,
+    )
+
+
+def test_detectron2_empty_box():
+    boxes = np.array([[0, 3, 4, 5, 4]], np.float32)
+    assert not roi_align(ARANGE, boxes, 7, aligned=True).any()
