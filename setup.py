@@ -51,7 +51,7 @@ def base_flags() -> Flags:
     """Flags for every module; no contraction to FMA, since that would make bits depend on the level."""
     if MSVC:
         return Flags(["/O2", "/fp:precise"], [])
-    compile = ["-ffp-contract=off", "-fno-tree-loop-distribute-patterns", "-Wno-psabi"]
+    compile = ["-ffp-contract=off", "-Wno-psabi"]
     if CHECKED:
         sanitize = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
         return Flags([*compile, *sanitize, "-O1", "-g"], sanitize)

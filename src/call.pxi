@@ -30,7 +30,7 @@ cdef bint open_call(
     """Share out the work and allocate; False where memory is short. Close the call in either case."""
     cdef Sampling* sampling = &call.plan.sampling
     cdef int y = 1 if channels_last else 2
-    cdef Py_ssize_t wanted, line, row
+    cdef Py_ssize_t wanted, line, row, pixels
     sampling.height, sampling.width = map_shape[y], map_shape[y + 1]
     sampling.bins_y, sampling.bins_x = bins_shape[y], bins_shape[y + 1]
     sampling.ratio = max(sampling_ratio, 0)
@@ -46,10 +46,11 @@ cdef bint open_call(
     # The y step reads lines of pixels of the map, or backward of bins; the x step reads what it left.
     line = sampling.bins_x if backward else sampling.width
     if channels_last:
-        call.width = pixel_block(call.channels, line, 1 if backward else wanted // call.rois + 1)
+        pixels = line if backward else min(line, most_taps(sampling.bins_x, sampling.ratio, line))
+        call.width = pixel_block(call.channels, pixels, 1 if backward else wanted // call.rois + 1)
         call.pitch = call.width
         call.slab = 1
-        row = line * call.width
+        row = pixels * call.width
     else:
         call.width = LANES
         call.pitch = (line + 2 * LANES) * LANES

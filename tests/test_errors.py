@@ -108,7 +108,7 @@ def test_forward_and_backward(arguments, error, parts):
         ({"input": "input"}, TypeError, "input must be a NumPy array|str"),
         ({"input": np.ma.array(FORWARD["input"])}, TypeError, "input is a masked array"),
         ({"input": FORWARD["input"].astype(np.float16)}, TypeError, "float32 or float64, got float16"),
-        ({"input": FORWARD["input"].astype(int)}, TypeError, "float32 or float64, got int64"),
+        ({"input": FORWARD["input"].astype(np.int64)}, TypeError, "float32 or float64, got int64"),
         ({"input": FORWARD["input"].astype(complex)}, TypeError, "float32 or float64, got complex128"),
         ({"input": FORWARD["input"][0]}, ValueError, "input must have 4 axes|(3, 8, 9)"),
         ({"input": np.float32(1)}, ValueError, "input must have 4 axes|()"),
@@ -202,6 +202,13 @@ def test_gradient_that_shares_memory():
     arguments = {**BACKWARD, "grad_output": buffer[:, :, :2, :2], "out": buffer[1:]}
     check(roi_align_backward, arguments, ValueError, "out must not share memory with an input", ())
     assert (buffer == 1).all()
+
+
+def test_gradient_over_the_input():
+    input = np.ones((2, 3, 8, 9), np.float32)
+    arguments = {**BACKWARD, "input": input, "out": input}
+    check(roi_align_backward, arguments, ValueError, "out must not share memory with an input", ())
+    assert (input == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
-import cyroialign._kernels._runtime as _runtime
+try:
+    import cyroialign._kernels._runtime as _runtime
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "this cyroialign is a source folder without compiled kernels: compile them in place with "
+        "`pip install -e .`, or run from another folder to use an installed package"
+    ) from error
 
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
 
