@@ -27,9 +27,7 @@ typedef float real;
 #if defined(__GNUC__) && !defined(CYROIALIGN_SCALAR)
 
 /* GCC and Clang: the compiler's own vectors, with + and * as for numbers. */
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#elif defined(__AVX__)
+#ifdef __AVX__ /* AVX-512 too, for its 32 registers: with 64 bytes benchmarks/forward.py took a third longer */
 #define VECTOR_BYTES 32
 #else
 #define VECTOR_BYTES 16 /* SSE2, NEON */
@@ -70,10 +68,6 @@ static inline void store(real *to, lanes v) { *to = v; }
  * Copies of constant size, since a call of memcpy for a few numbers would cost more than all the rest. */
 static inline void copy_first(real *to, const real *from, ptrdiff_t n)
 {
-    if (n & 8) {
-        memcpy(to, from, 8 * sizeof(real));
-        to += 8, from += 8;
-    }
     if (n & 4) {
         memcpy(to, from, 4 * sizeof(real));
         to += 4, from += 4;
@@ -90,7 +84,7 @@ static inline lanes load_first(const real *from, ptrdiff_t n)
 {
     if (n >= LANES)
         return load(from);
-    real all[16] = {0};
+    real all[8] = {0};
     copy_first(all, from, n);
     return load(all);
 }
@@ -101,7 +95,7 @@ static inline void store_first(real *to, lanes v, ptrdiff_t n)
         store(to, v);
         return;
     }
-    real all[16] = {0};
+    real all[8] = {0};
     store(all, v);
     copy_first(to, all, n);
 }
@@ -124,22 +118,10 @@ static inline void store_first(real *to, lanes v, ptrdiff_t n)
     }
 
 /* Lane j of v[i] becomes lane i of v[j]. A step stays inside 16 bytes or moves 16 bytes whole, which is
- * one instruction a vector on AVX and AVX-512; the moves are free where vectors are 16 bytes long. */
+ * one instruction a vector on AVX; the moves are free where vectors are 16 bytes long. */
 static inline void transpose(lanes v[LANES])
 {
-#if REAL_BYTES == 4 && LANES == 16
-#define ONES_1 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
-#define ONES_2 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
-#define TWOS_1 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
-#define TWOS_2 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
-#define FOURS_1 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
-#define FOURS_2 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
-    EXCHANGE(v, 1, ONES_1, ONES_2)
-    EXCHANGE(v, 2, TWOS_1, TWOS_2)
-    EXCHANGE(v, 4, FOURS_1, FOURS_2)
-    EXCHANGE(v, 8, FOURS_1, FOURS_2)
-    SWAP_INNER(v)
-#elif REAL_BYTES == 4 && LANES == 8
+#if REAL_BYTES == 4 && LANES == 8
 #define ONES_1 0, 8, 1, 9, 4, 12, 5, 13
 #define ONES_2 2, 10, 3, 11, 6, 14, 7, 15
 #define TWOS_1 0, 1, 8, 9, 4, 5, 12, 13
@@ -158,14 +140,6 @@ static inline void transpose(lanes v[LANES])
     EXCHANGE(v, 1, ONES_1, ONES_2)
     EXCHANGE(v, 2, TWOS_1, TWOS_2)
     SWAP_INNER(v)
-#elif REAL_BYTES == 8 && LANES == 8
-#define ONES_1 0, 8, 2, 10, 4, 12, 6, 14
-#define ONES_2 1, 9, 3, 11, 5, 13, 7, 15
-#define TWOS_1 0, 1, 4, 5, 8, 9, 12, 13
-#define TWOS_2 2, 3, 6, 7, 10, 11, 14, 15
-    EXCHANGE(v, 1, ONES_1, ONES_2)
-    EXCHANGE(v, 2, TWOS_1, TWOS_2)
-    EXCHANGE(v, 4, TWOS_1, TWOS_2)
 #elif REAL_BYTES == 8 && LANES == 4
 #define ONES_1 0, 4, 2, 6
 #define ONES_2 1, 5, 3, 7
