@@ -203,6 +203,8 @@ def roi_align_backward(
     threads = _threads.threads_for(num_threads)
     if out is not None:
         given = [_validation.as_array(grad_output, "grad_output"), *rois.given]
+        if input is not None:
+            given.append(_validation.as_array(input, "input"))
         _layout.check_out(out, size, grads.dtype, layout, channels_last, given)
     target = _layout.target_for(out, size, grads.dtype, layout, channels_last)
     if grads.size and target.size:

@@ -22,6 +22,7 @@ BORDERS = (-2.0, -3.0, 3.0, 4.0)  # of a box whose bins are squares, with the or
 
 CASES = {  # name -> (dtype, boxes, sampling_ratio, aligned)
     "1e9": ("float32", np.multiply(AROUND, 1e9), 0, True),
+    "1e9, a hundred": ("float32", np.multiply(AROUND, np.linspace(9e8, 1.1e9, 100)[:, None]), 0, True),
     "1e9, float64": ("float64", np.multiply(AROUND, 1e9), 0, True),
     "1e9, legacy": ("float32", np.multiply(AROUND, 1e9), -1, False),
     "1e9, from the origin": ("float32", np.multiply(RIGHT, 1e9), 0, False),
