@@ -1,153 +1,200 @@
 # The arithmetic of average RoIAlign for one RoI and one block of channels.
 #
-# Both directions and both layouts are one step, `blend`, taken along y and then along x:
+# Both directions and both layouts are made of one step, `blend`, along one axis after the other:
 #
-#     forward    bins of y <- rows of the map      bins of x <- columns
-#     backward   rows of the map <- bins of y      columns <- bins of x     (the transposed bands)
+#     forward            bins of y <- rows of the map, then bins of x <- columns
+#     backward, planes   columns <- bins of x, then rows of the map <- bins of y
+#     backward, pixels   rows of the map <- bins of y, then columns <- bins of x
 #
 # Lanes run along channels. In a channels-last map the channels of a pixel lie side by side and are
 # loaded as they are. In a channels-first map a row of pixels does: there the y step runs along the row,
-# for as many planes as there are lanes, and a transposition in registers turns planes of pixels into
-# pixels of channels. y comes first because its loads are contiguous in either layout, and because what it
-# leaves is read several times by the x step, from the first-level cache.
+# plane by plane, and a transposition in registers turns planes of pixels into pixels of channels for the
+# x step. The y step stands next to the map, because its loads are contiguous in either layout; only the
+# gradient of a channels-last map has it the other way round, where one row of bins then serves a whole row
+# of pixels from the first-level cache.
+
 
 cdef inline void blend_taps(
-    real* target, Py_ssize_t target_step, const real* source, Py_ssize_t source_step, Py_ssize_t count,
-    const Py_ssize_t* offset, const real* weight, int taps, bint add,
+    real* target, Py_ssize_t target_pitch, const real* source, Py_ssize_t source_pitch,
+    Py_ssize_t lines, Py_ssize_t count, const Py_ssize_t* offset, const real* weight, int taps,
+    bint add, bint widen,
 ) noexcept nogil:
-    """One to four taps for `count` vectors; taps and add are constants where this is inlined."""
+    """`blend` with one to four taps; taps, add and widen are constants where this is inlined.
+
+    So is a small count, since a row of a channels-first RoI has a strip or two, or three, or four.
+    """
+    if lines == 1 or count > 4:
+        blend_lines(target, target_pitch, source, source_pitch, lines, count, offset, weight, taps, add, widen)
+    elif count == 1:
+        blend_lines(target, target_pitch, source, source_pitch, lines, 1, offset, weight, taps, add, widen)
+    elif count == 2:
+        blend_lines(target, target_pitch, source, source_pitch, lines, 2, offset, weight, taps, add, widen)
+    elif count == 3:
+        blend_lines(target, target_pitch, source, source_pitch, lines, 3, offset, weight, taps, add, widen)
+    else:
+        blend_lines(target, target_pitch, source, source_pitch, lines, 4, offset, weight, taps, add, widen)
+
+
+cdef inline void blend_lines(
+    real* target, Py_ssize_t target_pitch, const real* source, Py_ssize_t source_pitch,
+    Py_ssize_t lines, Py_ssize_t count, const Py_ssize_t* offset, const real* weight, int taps,
+    bint add, bint widen,
+) noexcept nogil:
     cdef const real* a = source + offset[0]
     cdef const real* b = source + offset[1 if taps > 1 else 0]
     cdef const real* c = source + offset[2 if taps > 2 else 0]
     cdef const real* d = source + offset[3 if taps > 3 else 0]
     cdef real a_weight = weight[0], b_weight = weight[1 if taps > 1 else 0]
     cdef real c_weight = weight[2 if taps > 2 else 0], d_weight = weight[3 if taps > 3 else 0]
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, end = count * LANES, j
     cdef lanes total
-    for i in range(count):
-        total = a_weight * load(a + i * source_step)
-        if taps > 1:
-            total = total + b_weight * load(b + i * source_step)
-        if taps > 2:
-            total = total + c_weight * load(c + i * source_step)
-        if taps > 3:
-            total = total + d_weight * load(d + i * source_step)
-        put(target + i * target_step, total, add)
-
-
-cdef inline void put(real* target, lanes v, bint add) noexcept nogil:
-    store(target, load(target) + v if add else v)
-
-
-cdef inline void put_first(real* target, lanes v, Py_ssize_t n, bint add) noexcept nogil:
-    store_first(target, load_first(target, n) + v if add else v, n)
+    cdef wide wide_total
+    for j in range(lines):
+        i = 0
+        while WIDE > 1 and widen and add and i + WIDE * LANES <= end:
+            wide_total = a_weight * load_wide(a + i)
+            if taps > 1:
+                wide_total = wide_total + b_weight * load_wide(b + i)
+            if taps > 2:
+                wide_total = wide_total + c_weight * load_wide(c + i)
+            if taps > 3:
+                wide_total = wide_total + d_weight * load_wide(d + i)
+            store_wide(target + i, load_wide(target + i) + wide_total)
+            i += WIDE * LANES
+        while i < end:
+            total = a_weight * load(a + i)
+            if taps > 1:
+                total = total + b_weight * load(b + i)
+            if taps > 2:
+                total = total + c_weight * load(c + i)
+            if taps > 3:
+                total = total + d_weight * load(d + i)
+            store(target + i, load(target + i) + total if add else total)
+            i += LANES
+        a += source_pitch
+        b += source_pitch
+        c += source_pitch
+        d += source_pitch
+        target += target_pitch
 
 
 cdef inline void blend(
-    real* target, Py_ssize_t target_step, const real* source, Py_ssize_t source_step, Py_ssize_t count,
-    const Band* band, int line,
+    real* target, Py_ssize_t target_pitch, const real* source, Py_ssize_t source_pitch,
+    Py_ssize_t lines, Py_ssize_t count, const Band* band, int line, bint add, bint widen,
 ) noexcept nogil:
-    """Apply one line of a band to `count` vectors, each a step after the other.
+    """Apply one line of a band to `count` vectors that lie side by side, and so for `lines` lines of them.
+
+    add: to what the target holds. widen: use wide vectors for sums that do; these wait for memory more
+    than for arithmetic, of which wide vectors lower the clock.
 
     Taps are summed by fours, the first group taking what is over. This order is the same for every
-    layout, level and block: no other choice here may touch the sums.
+    level and block: no other choice here may touch the sums.
     """
-    cdef int t = band.begin[line], end = band.begin[line + 1], i
+    cdef int t = band.begin[line], end = band.begin[line + 1]
     cdef int head = (end - t) % 4
     cdef const Py_ssize_t* offset = band.offset + t
     cdef const real* weight = band.weight + t
+    cdef Py_ssize_t i, j
     if t == end:
-        for i in range(count):
-            store(target + i * target_step, zeros())
+        if not add:
+            for j in range(lines):
+                for i in range(count):
+                    store(target + j * target_pitch + i * LANES, zeros())
         return
     if head == 0:
-        blend_taps(target, target_step, source, source_step, count, offset, weight, 4, False)
+        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 4, add, widen)
         head = 4
     elif head == 1:
-        blend_taps(target, target_step, source, source_step, count, offset, weight, 1, False)
+        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 1, add, widen)
     elif head == 2:
-        blend_taps(target, target_step, source, source_step, count, offset, weight, 2, False)
+        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 2, add, widen)
     else:
-        blend_taps(target, target_step, source, source_step, count, offset, weight, 3, False)
+        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 3, add, widen)
     t += head
     while t < end:
         offset = band.offset + t
         weight = band.weight + t
-        blend_taps(target, target_step, source, source_step, count, offset, weight, 4, True)
+        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 4, True, widen)
         t += 4
 
 
-cdef lanes blend_first(const real* source, const Band* band, int line, Py_ssize_t n) noexcept nogil:
-    """`blend` for one vector of which only n lanes may be read: slow, and only at the ends of arrays."""
+cdef void blend_first(
+    real* target, const real* source, const Band* band, int line, Py_ssize_t n, bint add
+) noexcept nogil:
+    """`blend` for one vector of which only n lanes may be touched: slow, and only at the ends of arrays."""
     cdef int t = band.begin[line], end = band.begin[line + 1]
     cdef int group = (end - t + 3) % 4 + 1
-    cdef lanes total = zeros(), part
-    cdef bint add = False
+    cdef lanes part
+    if t == end and not add:
+        store_first(target, zeros(), n)
     while t < end:
         part = band.weight[t] * load_first(source + band.offset[t], n)
         for t in range(t + 1, t + group):
             part = part + band.weight[t] * load_first(source + band.offset[t], n)
-        total = total + part if add else part
+        store_first(target, load_first(target, n) + part if add else part, n)
         t += 1
         group = 4
         add = True
-    return total
 
 
 cdef inline void blend_channels(
-    real* target, const real* source, Py_ssize_t n, const Band* band, int line, bint add
+    real* target, const real* source, Py_ssize_t n, const Band* band, int line, bint add, bint widen
 ) noexcept nogil:
-    """One line of a band for n channels that lie side by side."""
-    cdef lanes sums[4]
-    cdef Py_ssize_t j = 0, i
-    while j + 4 * LANES <= n:
-        blend(<real*> sums, LANES, source + j, LANES, 4, band, line)
-        for i in range(4):
-            put(target + j + i * LANES, sums[i], add)
-        j += 4 * LANES
-    while j + LANES <= n:
-        blend(<real*> sums, LANES, source + j, LANES, 1, band, line)
-        put(target + j, sums[0], add)
-        j += LANES
-    if j < n:
-        sums[0] = blend_first(source + j, band, line, n - j)
-        put_first(target + j, sums[0], n - j, add)
+    """One line of a band for n numbers that lie side by side."""
+    cdef Py_ssize_t whole = n // LANES * LANES
+    blend(target, 0, source, 0, 1, n // LANES, band, line, add, widen)
+    if whole < n:
+        blend_first(target + whole, source + whole, band, line, n - whole, add)
 
 
-cdef inline void blend_planes(
-    real* target, const real* source, Py_ssize_t plane, int planes, int columns, const Band* band, int line
+cdef inline void blend_pixels(
+    real* target, Py_ssize_t target_pitch, const real* source, Py_ssize_t source_pitch,
+    Py_ssize_t pixels, Py_ssize_t n, const Band* band, int line,
 ) noexcept nogil:
-    """One line of a band for LANES columns of `planes` planes: LANES vectors of channels, one a column.
-
-    columns: how many may be read, fewer than LANES only where the array ends.
-    """
-    cdef lanes tile[LANES]
-    cdef Py_ssize_t i
-    if planes == LANES and columns == LANES:
-        blend(<real*> tile, LANES, source, plane, LANES, band, line)
+    """One line of a band for n channels of each of some pixels in a row, at once where they are whole."""
+    cdef Py_ssize_t i = 0, part
+    if n == source_pitch and n == target_pitch:
+        while i < n * pixels:
+            part = min(n * pixels - i, RUN)
+            blend_channels(target + i, source + i, part, band, line, False, True)
+            i += part
     else:
-        for i in range(LANES):
-            tile[i] = zeros()
-        for i in range(planes):
-            tile[i] = blend_first(source + i * plane, band, line, columns)
-    transpose(tile)
-    for i in range(LANES):
-        store(target + i * LANES, tile[i])
+        for i in range(pixels):
+            blend_channels(target + i * target_pitch, source + i * source_pitch, n, band, line, False, False)
 
 
-cdef void forward_pixels(const Call* call, const RoI* roi, Py_ssize_t channel, real* scratch) noexcept nogil:
-    """A block of channels, from `channel` on, of a channels-last map."""
+cdef void forward_pixels(
+    const Call* call, const RoI* roi, Py_ssize_t channel, int first_y, int last_y, int first_x, int last_x,
+    real* scratch,
+) noexcept nogil:
+    """Bins [first_y, last_y) by [first_x, last_x) of a RoI in a channels-last map, channels from `channel` on."""
     cdef const Sampling* shape = &call.plan.sampling
     cdef Py_ssize_t channels = call.channels, n = min(call.width, channels - channel)
     cdef const real* source = call.source + roi.image * shape.height * shape.width * channels + channel
     cdef real* target = call.target + roi.row * shape.bins_y * shape.bins_x * channels + channel
-    cdef int y, x
-    for y in range(roi.y.lines):
-        for x in range(roi.strips):
-            blend_channels(scratch + x * call.pitch, source + roi.strip[x] * channels, n, &roi.y, y, False)
-        for x in range(roi.x.lines):
-            blend_channels(target, scratch, n, &roi.x, x, False)
-            target += channels
+    cdef const Run* run
+    cdef int y, x, r, low = roi.strips, high = 0, first, last
+    for x in range(first_x, last_x):
+        if roi.high[x]:
+            low = min(low, roi.low[x])
+            high = max(high, roi.high[x])
+    for y in range(first_y, last_y):
+        if roi.y.begin[y] == roi.y.begin[y + 1]:
+            for x in range(first_x, last_x):
+                memset(target + (y * shape.bins_x + x) * channels, 0, n * sizeof(real))
+            continue
+        for r in range(roi.runs):
+            run = roi.run + r
+            first, last = max(run.slot, low), min(run.slot + run.strips, high)
+            if first < last:
+                blend_pixels(
+                    scratch + first * call.pitch, call.pitch,
+                    source + (run.column + first - run.slot) * channels, channels, last - first, n, &roi.y, y,
+                )
+        for x in range(first_x, last_x):
+            blend_channels(
+                target + (y * shape.bins_x + x) * channels, scratch, n, &roi.x, x, False, False
+            )
 
 
 cdef void backward_pixels(
@@ -160,56 +207,90 @@ cdef void backward_pixels(
     cdef const real* source = call.source + roi.row * shape.bins_y * shape.bins_x * channels + channel
     cdef real* image = call.target + roi.image * shape.height * shape.width * channels + channel
     cdef real* target
-    cdef int y, x
-    for y in range(roi.y.lines):
-        if not first_row <= roi.map_row[y] < last_row:
-            continue
-        for x in range(shape.bins_x):
-            blend_channels(scratch + x * call.pitch, source + x * channels, n, &roi.y, y, False)
-        target = image + roi.map_row[y] * shape.width * channels
-        for x in range(roi.strips):
-            blend_channels(target + roi.strip[x] * channels, scratch, n, &roi.x, x, True)
+    cdef const Run* run
+    cdef int y, end, x, r
+    find_lines(roi, first_row, last_row, &y, &end)
+    for y in range(y, end):
+        blend_pixels(scratch, call.pitch, source, channels, shape.bins_x, n, &roi.y, y)
+        for r in range(roi.runs):
+            run = roi.run + r
+            target = image + (roi.map_row[y] * shape.width + run.column) * channels
+            for x in range(run.strips):
+                blend_channels(target, scratch, n, &roi.x, run.slot + x, True, True)
+                target += channels
+
+
+cdef inline void find_lines(
+    const RoI* roi, Py_ssize_t first_row, Py_ssize_t last_row, int* first, int* last
+) noexcept nogil:
+    """Which lines of roi.y, for backward, are rows [first_row, last_row) of the map."""
+    first[0], last[0] = 0, roi.y.lines
+    while first[0] < last[0] and roi.map_row[first[0]] < first_row:
+        first[0] += 1
+    while first[0] < last[0] and roi.map_row[last[0] - 1] >= last_row:
+        last[0] -= 1
 
 
 cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, real* scratch) noexcept nogil:
     """Up to LANES channels, from `channel` on, of a channels-first map.
 
-    The x step takes a slab of rows at once, so that it reads its taps once for all of them.
+    The x step takes a slab of rows at once, so that it reads its taps once for all of them. The output is
+    fetched early: it is written in pieces too short for the processor to foresee.
     """
     cdef const Sampling* shape = &call.plan.sampling
     cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
     cdef const real* source = call.source + (roi.image * call.channels + channel) * plane
     cdef real* target = call.target + (roi.row * call.channels + channel) * bins
-    cdef int planes = <int> min(call.channels - channel, LANES), columns = <int> min(shape.width, LANES)
-    cdef Py_ssize_t pitch = call.pitch, pooled_pitch = (shape.bins_x + LANES) * LANES
-    cdef real* pooled = scratch + call.slab * pitch
-    cdef Py_ssize_t at, y = 0, rows, x, i, c
+    cdef int planes = <int> min(call.channels - channel, LANES)
+    cdef Py_ssize_t step = call.slab * LANES, pitch = roi.strips * LANES
+    cdef real* pixels = scratch  # columns, rows of the slab, channels
+    cdef real* pooled = pixels + call.pitch * step  # bins, channels
+    cdef real* lines = pooled + call.slab * shape.bins_x * LANES + LANES * LANES  # channels, columns
+    cdef Py_ssize_t y = 0, rows, i, s, n, at
+    cdef int c, r, x
     cdef lanes tile[LANES]
-    while y < roi.y.lines:
-        rows = min(call.slab, roi.y.lines - y)
+    for i in range(planes * roi.strips, LANES * roi.strips):
+        store(lines + i * LANES, zeros())
+    while y < shape.bins_y:
+        rows = min(call.slab, shape.bins_y - y)
         for i in range(rows):
-            for x in range(roi.strips):
-                blend_planes(
-                    scratch + i * pitch + x * LANES * LANES, source + roi.strip[x], plane, planes, columns,
-                    &roi.y, <int> (y + i),
-                )
-        for x in range(roi.x.lines):
-            blend(pooled + x * LANES, pooled_pitch, scratch, pitch, rows, &roi.x, <int> x)
-        for i in range(rows):
-            x = 0
-            while x < shape.bins_x:
+            prefetch(target + i * planes * shape.bins_x, planes * shape.bins_x)
+            if shape.width >= LANES:
+                for r in range(roi.runs):
+                    blend(
+                        lines + roi.run[r].slot, pitch, source + roi.run[r].column, plane, planes,
+                        roi.run[r].strips, &roi.y, <int> (y + i), False, False,
+                    )
+            elif roi.strips:
+                for c in range(planes):
+                    blend_first(
+                        lines + c * pitch, source + c * plane, &roi.y, <int> (y + i), shape.width, False
+                    )
+            for s in range(roi.strips):
                 for c in range(LANES):
-                    tile[c] = load(pooled + i * pooled_pitch + (x + c) * LANES)
+                    tile[c] = load(lines + c * pitch + s * LANES)
                 transpose(tile)
-                # A row may end inside the vector: what runs over is overwritten by the row that follows.
-                at = (y + i) * shape.bins_x + x
-                if planes == LANES and at + LANES <= bins:
-                    for c in range(LANES):
-                        store(target + c * bins + at, tile[c])
-                else:
-                    for c in range(planes):
-                        store_first(target + c * bins + at, tile[c], bins - at)
-                x += LANES
+                for c in range(LANES):
+                    store(pixels + (s * LANES + c) * step + i * LANES, tile[c])
+        for x in range(roi.x.lines):
+            blend(
+                pooled + x * LANES, shape.bins_x * LANES, pixels, LANES, rows, 1, &roi.x, x, False, False
+            )
+        n, i = rows * shape.bins_x, 0
+        while i < n:
+            # The last tile ends with the slab. Only where a slab is shorter than that are lanes left over.
+            at = max(0, min(i, n - LANES))
+            for c in range(LANES):
+                tile[c] = load(pooled + (at + c) * LANES)
+            transpose(tile)
+            if planes == LANES and at + LANES <= n:
+                for c in range(LANES):
+                    store(target + c * bins + at, tile[c])
+            else:
+                for c in range(planes):
+                    store_first(target + c * bins + at, tile[c], n - at)
+            i += LANES
+        target += n
         y += rows
 
 
@@ -217,46 +298,67 @@ cdef void backward_planes(
     const Call* call, const RoI* roi, Py_ssize_t channel, Py_ssize_t first_row, Py_ssize_t last_row,
     real* scratch,
 ) noexcept nogil:
-    """The transpose of `forward_planes`; adds to rows [first_row, last_row) alone."""
+    """The transpose of `forward_planes`; adds to rows [first_row, last_row) alone.
+
+    Columns are taken a few strips at a time, so that scratch does not grow with the map.
+    """
     cdef const Sampling* shape = &call.plan.sampling
     cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
     cdef const real* source = call.source + (roi.row * call.channels + channel) * bins
     cdef real* image = call.target + (roi.image * call.channels + channel) * plane
     cdef real* target
-    cdef int planes = <int> min(call.channels - channel, LANES), columns = LANES
+    cdef int planes = <int> min(call.channels - channel, LANES)
+    # Reading past the end of a row is harmless, past the end of the array it is not.
     cdef bint at_end = ((call.rois - roi.row) * call.channels - channel - planes) * bins < LANES
-    cdef Py_ssize_t pitch = call.pitch
-    cdef real* strip = scratch + call.slab * pitch
-    cdef Py_ssize_t y = 0, end = roi.y.lines, rows, x, i, c
+    cdef Py_ssize_t step = shape.bins_y * LANES, pitch = shape.bins_y * STRIPS * LANES
+    cdef real* pooled = scratch  # bins of x, bins of y, channels
+    cdef real* pixels = pooled + (shape.bins_x + LANES) * step  # columns, bins of y, channels
+    cdef real* lines = pixels + STRIPS * LANES * step  # channels, bins of y, columns
+    cdef Py_ssize_t first = shape.bins_y, last = 0, i, s, strips, at
+    cdef int y, end, c, r, x
     cdef lanes tile[LANES]
-    while y < end and roi.map_row[y] < first_row:
-        y += 1
-    while y < end and roi.map_row[end - 1] >= last_row:
-        end -= 1
-    while y < end:
-        rows = min(call.slab, end - y)
-        for i in range(rows):
-            x = 0
-            while x < shape.bins_x:
-                # Reading past the end of a row is harmless, past the end of the array it is not.
-                if at_end:
-                    columns = <int> min(shape.bins_x - x, LANES)
-                blend_planes(
-                    scratch + i * pitch + x * LANES, source + x, bins, planes, columns, &roi.y, <int> (y + i)
-                )
-                x += LANES
-        for x in range(roi.strips):
+    find_lines(roi, first_row, last_row, &y, &end)
+    for i in range(roi.y.begin[y], roi.y.begin[end]):
+        first = min(first, roi.y.offset[i] // (STRIPS * LANES))
+        last = max(last, roi.y.offset[i] // (STRIPS * LANES) + 1)
+    for i in range(first, last):
+        at = 0
+        while at < shape.bins_x:
             for c in range(LANES):
-                blend(strip + c * LANES, LANES * LANES, scratch, pitch, rows, &roi.x, <int> (x * LANES + c))
-            for i in range(rows):
-                for c in range(LANES):
-                    tile[c] = load(strip + (i * LANES + c) * LANES)
-                transpose(tile)
-                target = image + roi.map_row[y + i] * shape.width + roi.strip[x]
-                if planes == LANES and shape.width >= LANES:
+                tile[c] = zeros()
+            for c in range(planes):
+                if at_end:
+                    tile[c] = load_first(source + c * bins + i * shape.bins_x + at, shape.bins_x - at)
+                else:
+                    tile[c] = load(source + c * bins + i * shape.bins_x + at)
+            transpose(tile)
+            for c in range(LANES):
+                store(pooled + (at + c) * step + i * LANES, tile[c])
+            at += LANES
+    for r in range(roi.runs):
+        s = 0
+        while s < roi.run[r].strips:
+            strips = min(STRIPS, roi.run[r].strips - s)
+            for i in range(strips * LANES):
+                x = roi.run[r].slot + <int> (s * LANES + i)
+                blend(
+                    pixels + i * step + first * LANES, 0, pooled + first * LANES, 0, 1, last - first,
+                    &roi.x, x, False, False,
+                )
+            for i in range(first, last):
+                for at in range(strips):
                     for c in range(LANES):
-                        put(target + c * plane, tile[c], True)
+                        tile[c] = load(pixels + (at * LANES + c) * step + i * LANES)
+                    transpose(tile)
+                    for c in range(LANES):
+                        store(lines + c * pitch + (i * STRIPS + at) * LANES, tile[c])
+            for i in range(y, end):
+                target = image + roi.map_row[i] * shape.width + roi.run[r].column + s * LANES
+                if shape.width >= LANES:
+                    blend(target, plane, lines, pitch, planes, strips, &roi.y, <int> i, True, True)
                 else:
                     for c in range(planes):
-                        put_first(target + c * plane, tile[c], shape.width, True)
-        y += rows
+                        blend_first(
+                            target + c * plane, lines + c * pitch, &roi.y, <int> i, shape.width, True
+                        )
+            s += strips

@@ -37,11 +37,7 @@ def roi_align(
     const real[:, :, :, ::1] input, const double[:, ::1] boxes, real[:, :, :, ::1] output,
     double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
-    """Fill output (K, C, PH, PW) from input (N, C, H, W), or both with the channels last; none is empty.
-
-    Pieces are blocks of channels times runs of RoIs. Blocks are the outer loop: while the RoIs visit it in
-    spatial order, a block of the map stays in the cache.
-    """
+    """Fill output (K, C, PH, PW) from input (N, C, H, W), or both with the channels last; none is empty."""
     cdef Call call
     cdef Py_ssize_t piece, first = 0
     cdef bint ready
@@ -53,12 +49,15 @@ def roi_align(
         )
         while ready and first < call.rois:
             make_plan(&call.plan, &boxes[0, 0], first, call.rois, call.threads)
-            # Who owns what: a piece its channels of its RoIs' output, a thread its scratch.
+            # Who owns what: a piece its channels of its bins of the output, a thread its scratch and turns.
             for piece in prange(
-                call.blocks * call.parts, num_threads=call.threads, schedule="dynamic",
+                call.blocks * call.belts * call.parts, num_threads=call.threads, schedule="dynamic",
                 use_threads_if=call.threads > 1,
             ):
-                forward_piece(&call, piece // call.parts, piece % call.parts, threadid())
+                forward_piece(
+                    &call, piece // (call.belts * call.parts), piece // call.parts % call.belts,
+                    piece % call.parts, threadid(),
+                )
             first += call.plan.count
         close_call(&call)
     if not ready:
@@ -71,8 +70,8 @@ def roi_align_backward(
 ):
     """Fill grad_input (N, C, H, W) from grad_output (K, C, PH, PW), or both with the channels last.
 
-    Pieces are images times blocks of channels times groups of rows. Each zeroes and sums its own part of
-    the gradient, RoI after RoI in the order of the plan: no atomics, and the same bits for any threads.
+    Each piece zeroes and sums its own part of the gradient, RoI after RoI in the order of the plan: no
+    atomics, and the same bits for any threads.
     """
     cdef Call call
     cdef Py_ssize_t piece, first = 0
@@ -87,12 +86,12 @@ def roi_align_backward(
             make_plan(&call.plan, &boxes[0, 0], first, call.rois, call.threads)
             # Who owns what: a piece its channels of its rows of its image, a thread its scratch.
             for piece in prange(
-                call.images * call.blocks * call.parts, num_threads=call.threads, schedule="dynamic",
+                call.images * call.blocks * call.belts, num_threads=call.threads, schedule="dynamic",
                 use_threads_if=call.threads > 1,
             ):
                 backward_piece(
-                    &call, piece // (call.blocks * call.parts), piece // call.parts % call.blocks,
-                    piece % call.parts, first == 0, threadid(),
+                    &call, piece // (call.blocks * call.belts), piece // call.belts % call.blocks,
+                    piece % call.belts, first == 0, threadid(),
                 )
             first += call.plan.count
         close_call(&call)
@@ -100,30 +99,77 @@ def roi_align_backward(
         raise MemoryError("no memory for the tables of roi_align_backward")
 
 
-cdef void forward_piece(const Call* call, Py_ssize_t block, Py_ssize_t run, int thread) noexcept nogil:
+cdef void forward_piece(
+    const Call* call, Py_ssize_t block, Py_ssize_t belt, Py_ssize_t part, int thread
+) noexcept nogil:
     cdef real* scratch = call.scratch + thread * call.scratch_reals
-    cdef Py_ssize_t i, count = call.plan.count
-    for i in range(count * run // call.parts, count * (run + 1) // call.parts):
+    cdef Turn* turns = call.turns + thread * TURNS
+    cdef Py_ssize_t count = call.plan.count, first = count * part // call.parts
+    cdef Py_ssize_t last = count * (part + 1) // call.parts, next, n
+    while first < last:
         if call.channels_last:
-            forward_pixels(call, call.plan.rois + i, block * call.width, scratch)
+            n = 0
+            next = first
+            while next < last and n < TURNS and call.plan.rois[next].image == call.plan.rois[first].image:
+                n += take_turn(call.plan.rois + next, belt * BELT, turns + n)
+                next += 1
+            sweep(call, block * call.width, turns, n, scratch)
+            first = next
         else:
-            forward_planes(call, call.plan.rois + i, block * call.width, scratch)
+            forward_planes(call, call.plan.rois + first, block * call.width, scratch)
+            first += 1
+
+
+cdef inline bint take_turn(const RoI* roi, Py_ssize_t first_row, Turn* turn) noexcept nogil:
+    """Note the bins of a RoI that begin in a belt; False where none does."""
+    cdef int y = 0, lines = roi.y.lines
+    if not (roi.top < first_row + BELT and first_row < roi.bottom):
+        return False
+    while y < lines and not first_row <= roi.first_row[y] < first_row + BELT:
+        y += 1
+    turn.roi, turn.first_y, turn.x = roi, y, 0
+    while y < lines and first_row <= roi.first_row[y] < first_row + BELT:
+        y += 1
+    turn.last_y = y
+    return turn.first_y < y
+
+
+cdef void sweep(
+    const Call* call, Py_ssize_t channel, Turn* turns, Py_ssize_t n, real* scratch
+) noexcept nogil:
+    """Pool the bins of all turns from left to right, tile by tile: what is near on the map is read together."""
+    cdef int x, bins = <int> call.plan.sampling.bins_x
+    cdef Py_ssize_t column = 0, i
+    cdef Turn* turn
+    while column < call.plan.sampling.width:
+        column += BELT
+        for i in range(n):
+            turn = turns + i
+            x = turn.x
+            while x < bins and turn.roi.first_column[x] < column:
+                x += 1
+            if x > turn.x:
+                forward_pixels(call, turn.roi, channel, turn.first_y, turn.last_y, turn.x, x, scratch)
+                turn.x = x
 
 
 cdef void backward_piece(
-    const Call* call, Py_ssize_t image, Py_ssize_t block, Py_ssize_t group, bint zero, int thread
+    const Call* call, Py_ssize_t image, Py_ssize_t block, Py_ssize_t belt, bint zero, int thread
 ) noexcept nogil:
     cdef real* scratch = call.scratch + thread * call.scratch_reals
     cdef Py_ssize_t height = call.plan.sampling.height, channel = block * call.width
-    cdef Py_ssize_t first_row = height * group // call.parts, last_row = height * (group + 1) // call.parts
+    cdef Py_ssize_t first_row = height * belt // call.belts, last_row = height * (belt + 1) // call.belts
     cdef Py_ssize_t i = first_of_image(&call.plan, image)
+    cdef const RoI* roi
     if zero:
         zero_rows(call, image, channel, first_row, last_row)
     while i < call.plan.count and call.plan.rois[i].image == image:
-        if call.channels_last:
-            backward_pixels(call, call.plan.rois + i, channel, first_row, last_row, scratch)
-        else:
-            backward_planes(call, call.plan.rois + i, channel, first_row, last_row, scratch)
+        roi = call.plan.rois + i
+        if roi.top < last_row and first_row < roi.bottom:
+            if call.channels_last:
+                backward_pixels(call, roi, channel, first_row, last_row, scratch)
+            else:
+                backward_planes(call, roi, channel, first_row, last_row, scratch)
         i += 1
 
 

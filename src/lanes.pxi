@@ -3,12 +3,17 @@
 cdef extern from "simd.h" nogil:
     ctypedef float real  # or double: the build says
     ctypedef float lanes
+    ctypedef float wide  # WIDE vectors in one
     enum:
         LANES
+        WIDE
     lanes zeros()
     lanes load(const real* source)
     lanes load_first(const real* source, Py_ssize_t n)
+    wide load_wide(const real* source)
     void store(real* target, lanes v)
     void store_first(real* target, lanes v, Py_ssize_t n)
+    void store_wide(real* target, wide v)
+    void prefetch(const real* target, Py_ssize_t n)
     void transpose(lanes* v)  # of LANES vectors
     bint CHECKED  # in a checked build

@@ -10,6 +10,12 @@ cdef enum:
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
 
 
+cdef struct Run:
+    Py_ssize_t column
+    int slot
+    int strips
+
+
 cdef struct RoI:
     Py_ssize_t row  # of the boxes and of the output
     Py_ssize_t image
@@ -18,6 +24,13 @@ cdef struct RoI:
     Py_ssize_t* map_row  # backward: the row of the map that each line of y is
     Py_ssize_t* strip  # the first column of each strip; slot j of strip s is column strip[s] + j
     int strips
+    Run* run  # strips that follow on each other
+    int runs
+    int* first_row  # forward, pixels: where each bin of y begins to read, and of x
+    int* first_column
+    int* low  # the slots that each bin of x reads: [low, high)
+    int* high
+    Py_ssize_t top, bottom  # rows [top, bottom): forward, where bins begin; backward, all that it adds to
 
 
 cdef struct Visit:
@@ -93,6 +106,8 @@ cdef bint open_plan(
     plan.table_bytes = (
         band_bytes(plan.lines_y, plan.taps_y) + band_bytes(plan.lines_x, plan.taps_x)
         + whole_words(plan.strips + (plan.lines_y if transposed else 0), sizeof(Py_ssize_t))
+        + whole_words(plan.strips, sizeof(Run))
+        + whole_words(sampling.bins_y + 3 * sampling.bins_x, sizeof(int))
     )
     plan.draft_bytes = (
         whole_words(max(sampling.height, sampling.width), sizeof(int))
@@ -149,6 +164,11 @@ cdef void plan_roi(Plan* plan, const double* boxes, Py_ssize_t i, int thread) no
     roi.image = plan.visits[i].image
     take_band(&table, &roi.y, plan.lines_y, plan.taps_y)
     take_band(&table, &roi.x, plan.lines_x, plan.taps_x)
+    roi.run = <Run*> take(&table, plan.strips, sizeof(Run))
+    roi.first_row = <int*> take(&table, sampling.bins_y + 3 * sampling.bins_x, sizeof(int))
+    roi.first_column = roi.first_row + sampling.bins_y
+    roi.low = roi.first_column + sampling.bins_x
+    roi.high = roi.low + sampling.bins_x
     roi.strip = <Py_ssize_t*> table
     roi.map_row = roi.strip + plan.strips
     if plan.transposed:
@@ -157,12 +177,18 @@ cdef void plan_roi(Plan* plan, const double* boxes, Py_ssize_t i, int thread) no
         lines = cover(&draft, sampling.height, 1, slot, roi.map_row)
         transpose_band(&draft, lines, &roi.y)
         sample(sampling, boxes, roi.row, False, &draft)
+        roi.top, roi.bottom = 0, 0
+        if lines:
+            roi.top, roi.bottom = roi.map_row[0], roi.map_row[lines - 1] + 1
         roi.strips = cover(&draft, sampling.width, plan.strip_width, slot, roi.strip)
         transpose_band(&draft, roi.strips * plan.strip_width, &roi.x)
     else:
         sample(sampling, boxes, roi.row, True, &roi.y)
         sample(sampling, boxes, roi.row, False, &roi.x)
         roi.strips = cover(&roi.x, sampling.width, plan.strip_width, slot, roi.strip)
+        if plan.strip_width == 1:
+            find_reach(roi)
+    roi.runs = find_runs(roi.strip, roi.strips, plan.strip_width, roi.run)
     if CHECKED:
         check_band(&roi.y, sampling.bins_y if plan.transposed else sampling.height, plan.taps_y)
         lines = roi.strips * plan.strip_width
@@ -171,6 +197,54 @@ cdef void plan_roi(Plan* plan, const double* boxes, Py_ssize_t i, int thread) no
             check(0 <= roi.strip[lines] <= max(sampling.width - plan.strip_width, 0))
     spread(&roi.y, plan.y_stride)
     spread(&roi.x, plan.x_stride)
+
+
+cdef void find_reach(RoI* roi) noexcept nogil:
+    """Note where each bin begins to read. A bin that reads nothing goes with its neighbour."""
+    cdef int i, t
+    for i in range(roi.y.lines):
+        roi.first_row[i] = -1
+        for t in range(roi.y.begin[i], roi.y.begin[i + 1]):
+            if t == roi.y.begin[i] or roi.y.offset[t] < roi.first_row[i]:
+                roi.first_row[i] = <int> roi.y.offset[t]
+    fill_gaps(roi.first_row, roi.y.lines)
+    roi.top = min(roi.first_row[0], roi.first_row[roi.y.lines - 1])
+    roi.bottom = max(roi.first_row[0], roi.first_row[roi.y.lines - 1]) + 1
+    for i in range(roi.x.lines):
+        roi.first_column[i] = -1
+        roi.low[i], roi.high[i] = 0, 0
+        for t in range(roi.x.begin[i], roi.x.begin[i + 1]):
+            if t == roi.x.begin[i] or roi.x.offset[t] < roi.low[i]:
+                roi.low[i] = <int> roi.x.offset[t]
+            if roi.x.offset[t] >= roi.high[i]:
+                roi.high[i] = <int> roi.x.offset[t] + 1
+        if roi.high[i]:
+            roi.first_column[i] = <int> roi.strip[roi.low[i]]
+    fill_gaps(roi.first_column, roi.x.lines)
+
+
+cdef inline void fill_gaps(int* first, int lines) noexcept nogil:
+    cdef int i
+    for i in range(1, lines):
+        if first[i] < 0:
+            first[i] = first[i - 1]
+    for i in range(lines - 2, -1, -1):
+        if first[i] < 0:
+            first[i] = first[i + 1]
+    if first[lines - 1] < 0:
+        for i in range(lines):
+            first[i] = 0
+
+
+cdef int find_runs(const Py_ssize_t* strip, int strips, int width, Run* run) noexcept nogil:
+    """Join strips that follow on each other; returns how many runs they make."""
+    cdef int s, r = -1
+    for s in range(strips):
+        if s == 0 or strip[s] != strip[s - 1] + width:
+            r += 1
+            run[r].column, run[r].slot, run[r].strips = strip[s], s * width, 0
+        run[r].strips += 1
+    return r + 1
 
 
 cdef void check_band(const Band* band, Py_ssize_t sources, Py_ssize_t most) noexcept nogil:

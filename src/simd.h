@@ -27,7 +27,7 @@ typedef float real;
 #if defined(__GNUC__) && !defined(CYROIALIGN_SCALAR)
 
 /* GCC and Clang: the compiler's own vectors, with + and * as for numbers. */
-#ifdef __AVX__ /* AVX-512 too, for its 32 registers: with 64 bytes benchmarks/forward.py took a third longer */
+#ifdef __AVX__ /* AVX-512 too, for its 32 registers: with 64 bytes channels-first took a fourth longer */
 #define VECTOR_BYTES 32
 #else
 #define VECTOR_BYTES 16 /* SSE2, NEON */
@@ -40,6 +40,19 @@ typedef float real;
 
 typedef real lanes __attribute__((vector_size(VECTOR_BYTES)));
 typedef real lanes_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(REAL_BYTES)));
+
+/* The widest vectors there are, for the sums that wait for memory: see `blend` in average.pxi. */
+#ifdef __AVX512F__
+#define WIDE_BYTES 64
+#else
+#define WIDE_BYTES VECTOR_BYTES
+#endif
+#define WIDE (WIDE_BYTES / VECTOR_BYTES)
+
+typedef real wide __attribute__((vector_size(WIDE_BYTES)));
+typedef real wide_anywhere __attribute__((vector_size(WIDE_BYTES), aligned(REAL_BYTES)));
+static inline wide load_wide(const real *from) { return *(const wide_anywhere *)from; }
+static inline void store_wide(real *to, wide v) { *(wide_anywhere *)to = v; }
 
 static inline lanes zeros(void) { return (lanes){0}; }
 static inline lanes load(const real *from) { return *(const lanes_anywhere *)from; }
@@ -57,12 +70,27 @@ typedef __typeof__((lanes){0} < (lanes){0}) lane_numbers;
 /* Any other compiler: vectors of one lane are plain C. */
 #define VECTOR_BYTES REAL_BYTES
 #define LANES 1
+#define WIDE 1
 typedef real lanes;
+typedef real wide;
+static inline wide load_wide(const real *from) { return *from; }
+static inline void store_wide(real *to, wide v) { *to = v; }
 static inline lanes zeros(void) { return 0; }
 static inline lanes load(const real *from) { return *from; }
 static inline void store(real *to, lanes v) { *to = v; }
 
 #endif
+
+/* Bring n numbers into the cache that will soon be written. */
+static inline void prefetch(const real *to, ptrdiff_t n)
+{
+#ifdef __GNUC__
+    for (ptrdiff_t i = 0; i < n; i += 64 / REAL_BYTES)
+        __builtin_prefetch(to + i, 1);
+#else
+    (void)to, (void)n;
+#endif
+}
 
 /* The first n < LANES lanes alone, for the ends of arrays. The other lanes of what is loaded are 0.
  * Copies of constant size, since a call of memcpy for a few numbers would cost more than all the rest. */
