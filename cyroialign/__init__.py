@@ -3,11 +3,17 @@
 from cyroialign._config import show_config
 from cyroialign._threads import get_num_threads, num_threads, set_num_threads
 from cyroialign._version import __version__
+from cyroialign.anchors import AnchorGenerator
+from cyroialign.fpn import FeaturePyramidNetwork
+from cyroialign.poolers import assign_levels
 from cyroialign.roi_align import RoIAlign, roi_align, roi_align_backward
 
 __all__ = [
+    "AnchorGenerator",
+    "FeaturePyramidNetwork",
     "RoIAlign",
     "__version__",
+    "assign_levels",
     "get_num_threads",
     "num_threads",
     "roi_align",

@@ -41,10 +41,10 @@ def output_size(value: Any) -> tuple[int, int]:
     return height, width
 
 
-def spatial_scale(value: Any, single: bool) -> float:
+def spatial_scale(value: Any, single: bool, name: str = "spatial_scale") -> float:
     """Check the scale, also as it is rounded where the geometry is computed in float32."""
     if not isinstance(value, numbers.Real):
-        raise TypeError(f"spatial_scale must be a number, got {_kind(value)}")
+        raise TypeError(f"{name} must be a number, got {_kind(value)}")
     try:
         scale = float(value)
     except OverflowError:
@@ -53,7 +53,7 @@ def spatial_scale(value: Any, single: bool) -> float:
         rounded = np.float32(scale) if single else scale
     if not 0 < rounded < math.inf:
         kind = "float32" if single else "float64"
-        raise ValueError(f"spatial_scale must be greater than 0 and finite in {kind}, got {_kind(value)}")
+        raise ValueError(f"{name} must be greater than 0 and finite in {kind}, got {_kind(value)}")
     return scale
 
 

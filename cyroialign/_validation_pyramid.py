@@ -1,0 +1,176 @@
+"""The part of `_validation` that is about feature pyramids, their weights and their anchors."""
+
+import numbers
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from cyroialign._validation import MAX_LENGTH, _kind, as_array, spatial_scale, whole_number
+
+FLOATS = ("float32", "float64")
+Numbers = tuple[float, ...]
+
+
+def level_numbers(min_level: Any, max_level: Any) -> tuple[int, int]:
+    low, high = whole_number(min_level, "min_level"), whole_number(max_level, "max_level")
+    if not -MAX_LENGTH <= low <= high <= MAX_LENGTH:
+        raise ValueError(f"min_level must not exceed max_level, got {low} and {high}")
+    return low, high
+
+
+def height_and_width(value: Any, name: str) -> tuple[int, int]:
+    try:
+        sides = tuple(whole_number(side, f"a side of {name}") for side in value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be (height, width) in whole numbers, got {_kind(value)}") from error
+    if len(sides) != 2 or not all(1 <= side <= MAX_LENGTH for side in sides):
+        raise ValueError(f"{name} must be (height, width), each at least 1, got {value!r}")
+    return sides
+
+
+def list_of_sizes(value: Any, name: str, count: int | None = None) -> list[tuple[int, int]]:
+    """Check a sequence of (height, width): as many as `count` says, else one or more."""
+    try:
+        sizes = list(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of (height, width), got {_kind(value)}") from None
+    if not sizes or count not in (None, len(sizes)):
+        expected = "at least one size" if count is None else f"one size a level, {count} here"
+        raise ValueError(f"{name} must have {expected}, got {len(sizes)}")
+    return [height_and_width(size, f"{name}[{i}]") for i, size in enumerate(sizes)]
+
+
+def sizes_and_ratios(sizes: Any, aspect_ratios: Any) -> tuple[tuple[Numbers, ...], tuple[Numbers, ...]]:
+    """Check the settings of an AnchorGenerator: for each level its sizes and its aspect ratios."""
+    flat, by_size = _numbers_by_level(sizes, "sizes")
+    if flat:
+        by_size = tuple((size,) for size in by_size[0])
+    flat, by_ratio = _numbers_by_level(aspect_ratios, "aspect_ratios")
+    if flat:
+        by_ratio *= len(by_size)
+    if len(by_size) != len(by_ratio):
+        raise ValueError(
+            f"sizes and aspect_ratios must have as many levels, got {len(by_size)} and {len(by_ratio)}"
+        )
+    return by_size, by_ratio
+
+
+def _numbers_by_level(value: Any, name: str) -> tuple[bool, tuple[Numbers, ...]]:
+    """Tell whether these are numbers rather than numbers for each level, and check them, nested."""
+    entries = _entries(value, name)
+    if any(isinstance(entry, numbers.Real) for entry in entries):
+        return True, (_positive(entries, name),)
+    levels = [(_entries(entry, f"{name}[{i}]"), f"{name}[{i}]") for i, entry in enumerate(entries)]
+    return False, tuple(_positive(*level) for level in levels)
+
+
+def _entries(value: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+        raise TypeError(
+            f"{name} must be numbers, or a sequence of numbers for each level, got {_kind(value)}"
+        )
+    entries = tuple(value)
+    if not entries:
+        raise ValueError(f"{name} must not be empty")
+    return entries
+
+
+def _positive(values: tuple[Any, ...], name: str) -> Numbers:
+    return tuple(spatial_scale(value, True, f"{name}[{i}]") for i, value in enumerate(values))
+
+
+def finite_anchors(anchors: Sequence[np.ndarray]) -> None:
+    for level, cell in enumerate(anchors):
+        if not np.isfinite(cell).all():
+            raise ValueError(f"sizes[{level}] and aspect_ratios[{level}] make anchors beyond float32")
+
+
+def channels(in_channels_list: Any, out_channels: Any) -> tuple[list[int], int]:
+    try:
+        inputs = list(in_channels_list)
+    except TypeError:
+        raise TypeError(
+            f"in_channels_list must be a sequence of whole numbers, got {_kind(in_channels_list)}"
+        ) from None
+    inputs = [whole_number(one, f"in_channels_list[{level}]") for level, one in enumerate(inputs)]
+    if not inputs or min(inputs) < 1:
+        raise ValueError(f"in_channels_list must have one or more levels of at least 1 channel, got {inputs}")
+    outputs = whole_number(out_channels, "out_channels")
+    if outputs < 1:
+        raise ValueError(f"out_channels must be at least 1, got {outputs}")
+    return inputs, outputs
+
+
+def mapping(value: Any, name: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of names to arrays, got {_kind(value)}")
+    return value
+
+
+def pyramid(x: Any, in_channels_list: Sequence[int], taken: str | None) -> dict[str, np.ndarray]:
+    """Check the maps of a pyramid, finest first, and return them C-contiguous and in native byte order."""
+    maps = {name: as_array(value, f"x[{name!r}]") for name, value in mapping(x, "x").items()}
+    if len(maps) != len(in_channels_list):
+        raise ValueError(f"x must have one map a level, {len(in_channels_list)} here, got {len(maps)}")
+    if taken in maps:
+        raise ValueError(f"x may not have a map named {taken!r}: that is the name of the extra level")
+    first = next(iter(maps.values()))
+    for (name, array), expected in zip(maps.items(), in_channels_list, strict=True):
+        where, kind = f"x[{name!r}]", array.dtype.newbyteorder("=")
+        if kind.name not in FLOATS:
+            raise TypeError(f"{where} must have dtype {' or '.join(FLOATS)}, got {array.dtype}")
+        if kind != first.dtype.newbyteorder("="):
+            raise TypeError(f"x must have maps of one dtype: {where} has {array.dtype}, not {first.dtype}")
+        if array.ndim != 4:
+            raise ValueError(f"{where} must have 4 axes, (N, C, H, W), got shape {array.shape}")
+        if array.shape[1] != expected:
+            raise ValueError(f"{where} must have {expected} channels, got shape {array.shape}")
+        if array.shape[0] != first.shape[0]:
+            raise ValueError(
+                f"x must have maps of as many images: {where} has {len(array)}, the first {len(first)}"
+            )
+        if not (array.shape[2] and array.shape[3]):
+            raise ValueError(f"{where} must have pixels, got shape {array.shape}")
+        maps[name] = np.require(array, kind, ["C", "A"])
+    return maps
+
+
+@contextmanager
+def archive(path: Any) -> Iterator[Mapping[str, Any]]:
+    """Open an ``.npz`` file."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"state must be the path of an .npz file, got {path!r}: {error}") from error
+    if isinstance(loaded, np.ndarray):
+        raise ValueError(f"state must be the path of an .npz file, got {path!r}, which holds one array")
+    with loaded:
+        yield loaded
+
+
+def state_keys(keys: Mapping[Any, Any], expected: Mapping[str, Any]) -> None:
+    """Check keys as given, each with its present spelling, against those that a network has."""
+    given: dict[Any, Any] = {}
+    for key, present in keys.items():
+        if present not in expected:
+            raise ValueError(f"state has the key {key!r}, which this network has not")
+        if present in given:
+            raise ValueError(f"state has both {given[present]!r} and {key!r}, which are the same weights")
+        given[present] = key
+    missing = [key for key in expected if key not in given]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"state lacks the key {missing[0]!r}{more}")
+
+
+def weights(value: Any, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    array = as_array(value, f"state[{key!r}]")
+    kind = array.dtype.newbyteorder("=")
+    if kind.name not in FLOATS:
+        raise TypeError(f"state[{key!r}] must have dtype {' or '.join(FLOATS)}, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"state[{key!r}] must have shape {shape}, got {array.shape}")
+    return np.array(array, kind, order="C")
