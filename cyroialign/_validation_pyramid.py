@@ -1,12 +1,14 @@
 """The part of `_validation` that is about feature pyramids, their weights and their anchors."""
 
 import numbers
+import pathlib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from cyroialign._validation import MAX_LENGTH, _kind, as_array, spatial_scale, whole_number
 
@@ -14,9 +16,16 @@ FLOATS = ("float32", "float64")
 Numbers = tuple[float, ...]
 
 
+def level_number(value: Any, name: str) -> int:
+    level = whole_number(value, name)
+    if abs(level) > MAX_LENGTH:
+        raise ValueError(f"{name} must lie between -{MAX_LENGTH} and {MAX_LENGTH}")
+    return level
+
+
 def level_numbers(min_level: Any, max_level: Any) -> tuple[int, int]:
-    low, high = whole_number(min_level, "min_level"), whole_number(max_level, "max_level")
-    if not -MAX_LENGTH <= low <= high <= MAX_LENGTH:
+    low, high = level_number(min_level, "min_level"), level_number(max_level, "max_level")
+    if low > high:
         raise ValueError(f"min_level must not exceed max_level, got {low} and {high}")
     return low, high
 
@@ -141,14 +150,11 @@ def pyramid(x: Any, in_channels_list: Sequence[int], taken: str | None) -> dict[
 @contextmanager
 def archive(path: Any) -> Iterator[Mapping[str, Any]]:
     """Open an ``.npz`` file."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"state must be the path of an .npz file, got {path!r}: {error}") from error
-    if isinstance(loaded, np.ndarray):
-        raise ValueError(f"state must be the path of an .npz file, got {path!r}, which holds one array")
-    with loaded:
-        yield loaded
+    with pathlib.Path(path).open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"state must be the path of an .npz file, and {str(path)!r} is none")
+        with NpzFile(file) as arrays:
+            yield arrays
 
 
 def state_keys(keys: Mapping[Any, Any], expected: Mapping[str, Any]) -> None:

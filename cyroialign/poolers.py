@@ -72,7 +72,7 @@ def assign_levels(
     array([0, 1, 2, 3])
     """
     low, high = _validation_pyramid.level_numbers(min_level, max_level)
-    origin = _validation.whole_number(canonical_level, "canonical_level")
+    origin = _validation_pyramid.level_number(canonical_level, "canonical_level")
     unit = _validation.spatial_scale(canonical_scale, True, "canonical_scale")
     x1, y1, x2, y2 = _corners(boxes).T
     real = np.float32 if x1.dtype.itemsize < 8 or x1.dtype.kind != "f" else np.float64
