@@ -78,6 +78,13 @@ def test_epsilon(dtype, short):
     assert assign_levels(boxes, 2, 5).tolist() == [1, 2, 2]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble", "int32", "int64"])
+def test_arithmetic(dtype):
+    """Far from level 0, float32 rounds what float64 tells apart: a square of 2047 and its level of 2048."""
+    levels = assign_levels(squares(2047, dtype=dtype), 98, 10**6, canonical_scale=2048, canonical_level=10**5)
+    assert levels + 98 == (10**5 - 1 if dtype in ("float64", "longdouble") else 10**5)
+
+
 def test_formats():
     boxes = squares(60, 230, 460, 10)
     rows = np.hstack([[[7], [-1], [NAN], [0.5]], boxes])  # the first column is not looked at
@@ -139,6 +146,7 @@ def test_extreme_boxes(dtype, box, level):
         ([(200, 272), (100, 136), (50, 68), (25, 34)], [(800, 1088)], [1 / 4, 1 / 8, 1 / 16, 1 / 32]),
         ([(200, 1), (100, 1)], [(500, 9), (800, 2), (799, 5000)], [1 / 4, 1 / 8]),
         ([(19, 19), (10, 10), (5, 5)], [(150, 150)], [1 / 8, 1 / 16, 1 / 32]),
+        ([(7, 7), (3, 3)], [(31, 31)], [1 / 4, 1 / 8]),
         ([(8, 8)], [(8, 8)], [1]),
         ([(16, 8)], [(8, 8)], [2]),
     ],
