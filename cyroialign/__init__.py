@@ -7,6 +7,7 @@ from cyroialign.anchors import AnchorGenerator
 from cyroialign.fpn import FeaturePyramidNetwork
 from cyroialign.poolers import assign_levels
 from cyroialign.roi_align import RoIAlign, roi_align, roi_align_backward
+from cyroialign.why_zero import why_zero
 
 __all__ = [
     "AnchorGenerator",
@@ -20,4 +21,5 @@ __all__ = [
     "roi_align_backward",
     "set_num_threads",
     "show_config",
+    "why_zero",
 ]
