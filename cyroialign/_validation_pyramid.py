@@ -120,7 +120,7 @@ def mapping(value: Any, name: str) -> Mapping[Any, Any]:
 
 
 def pyramid(x: Any, in_channels_list: Sequence[int], taken: str | None) -> dict[str, np.ndarray]:
-    """Check the maps of a pyramid, finest first, and return them in native byte order."""
+    """Check the maps of a pyramid, finest first, and return them C-contiguous and in native byte order."""
     maps = {name: as_array(value, f"x[{name!r}]") for name, value in mapping(x, "x").items()}
     if len(maps) != len(in_channels_list):
         raise ValueError(f"x must have one map a level, {len(in_channels_list)} here, got {len(maps)}")
@@ -143,7 +143,7 @@ def pyramid(x: Any, in_channels_list: Sequence[int], taken: str | None) -> dict[
             )
         if not (array.shape[2] and array.shape[3]):
             raise ValueError(f"{where} must have pixels, got shape {array.shape}")
-        maps[name] = array.astype(kind, copy=False)
+        maps[name] = np.require(array, kind, ["C", "A"])  # what BLAS reads in place
     return maps
 
 
