@@ -77,7 +77,12 @@ def _bench(parser: _Parser, arguments: argparse.Namespace) -> None:
 
     try:
         bench.run(
-            arguments.workload, arguments.threads, arguments.quick, arguments.json_file, arguments.plot_file
+            arguments.workload,
+            arguments.threads,
+            arguments.quick,
+            arguments.json_file,
+            arguments.markdown_file,
+            arguments.plot_file,
         )
     except bench.BenchError as error:
         parser.error(str(error))
@@ -161,6 +166,9 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
     bench.add_argument("--quick", action="store_true", help="fewer rounds and a tenth of the RoIs")
     bench.add_argument(
         "--json", metavar="FILE", dest="json_file", type=pathlib.Path, help="write every time to FILE"
+    )
+    bench.add_argument(
+        "--markdown", metavar="FILE", dest="markdown_file", type=pathlib.Path, help="write tables to paste"
     )
     bench.add_argument(
         "--plot", metavar="FILE.png", dest="plot_file", type=pathlib.Path, help="draw the ratios"

@@ -1,32 +1,23 @@
-"""The benchmark: cyroialign, the other libraries that are installed, and what memory allows."""
+"""The benchmark: times cyroialign, the other libraries that are installed, and what memory allows."""
 
 import importlib
-import io
-import json
 import math
 import os
 import pathlib
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyroialign import _peers, get_num_threads, show_config
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from cyroialign import _bench_report, _machine, _peers, get_num_threads
+from cyroialign._progress import Progress
 
 ROUNDS, QUICK_ROUNDS = 7, 3
 QUICK_SHARE = 10  # --quick takes one RoI in so many
 BATCH = 0.005  # seconds that a call is repeated for at least: a small one alone is below the clock's noise
 PAUSE = 0.02  # seconds before each turn, in which the threads of the library before it stop spinning
-FLOOR = "floor"
-# Cyroialign's own four rows, then others; told apart by colour-blind eyes.
-COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#555555", "#888888", "#AAAAAA", "#CCCCCC")
 SETTINGS = "float32, aligned=True, one image, out= given, num_threads = threads"
 
 
@@ -88,13 +79,6 @@ class Workload(NamedTuple):
             threads=threads,
         )
 
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {_plural(self.rois, 'RoI')} of {self.sizes[0]} to {self.sizes[1]} pixels, "
-            f"{self.bins} x {self.bins} bins, sampling_ratio {self.sampling_ratio}, "
-            f"map {self.channels} x {self.height} x {self.width}, stride {self.stride}"
-        )
-
 
 WORKLOADS = {
     workload.name: workload
@@ -120,7 +104,7 @@ class Result(NamedTuple):
     @property
     def baseline(self) -> str:
         """The row that the others are compared with."""
-        return next((name for name in self.seconds if name.startswith("onnxruntime forward")), FLOOR)
+        return next((name for name in self.seconds if name.startswith("onnxruntime forward")), _peers.FLOOR)
 
     def median(self, name: str) -> float:
         """Return the seconds of a call."""
@@ -130,50 +114,58 @@ class Result(NamedTuple):
         """How many times as fast as the baseline the row is."""
         return self.median(self.baseline) / self.median(name)
 
-    def plain(self) -> dict[str, Any]:
-        """Return what JSON can hold, with times in milliseconds."""
-        rows: dict[str, dict[str, Any]] = {}
-        for name, seconds in self.seconds.items():
-            rows[name] = {"ms": 1e3 * self.median(name), "ratio": self.ratio(name)}
-            rows[name]["rounds"] = [1e3 * second for second in seconds]
-        workload = self.workload._asdict() | {"threads": self.threads}
-        return workload | {"baseline": self.baseline, "rows": rows, "left out": self.excluded}
-
 
 def run(
     workloads: Sequence[str] | None,
     threads: Sequence[int] | None,
     quick: bool,
     json_file: pathlib.Path | None,
+    markdown_file: pathlib.Path | None,
     plot_file: pathlib.Path | None,
 ) -> None:
     """Measure, print tables as they are ready, and write the files."""
     chosen = [_workload(name) for name in dict.fromkeys(workloads or WORKLOADS)]
     counts = _thread_counts(threads)
-    _check_file("--json", json_file)
-    _check_file("--plot", plot_file)
+    files = {"--json": json_file, "--markdown": markdown_file, "--plot": plot_file}
+    for option, path in files.items():
+        _check_file(option, path)
     if plot_file:
         importlib.import_module("matplotlib.figure")  # fails now, not after minutes of work
     peers, missing = _peers.installed()
+    settings = {peer.library: peer.settings for peer in peers}
+    progress = Progress(len(chosen) * len(counts))
     results = []
     for workload in chosen:
         part = workload._replace(rois=math.ceil(workload.rois / QUICK_SHARE)) if quick else workload
-        of_workload = [measure(part, count, QUICK_ROUNDS if quick else ROUNDS, peers) for count in counts]
-        print(table(of_workload), flush=True)
+        rounds = QUICK_ROUNDS if quick else ROUNDS
+        of_workload = [measure(part, count, rounds, peers, progress) for count in counts]
+        print(_bench_report.table(of_workload, settings), flush=True)
         results += of_workload
-    about = _circumstances(peers, missing) | {"command": {"to repeat": _command(chosen, counts, quick)}}
-    for topic, entries in about.items():
-        print("\n  ".join([topic, *(f"{key}: {value}" for key, value in entries.items())]))
+    about = _machine.about()
+    for peer in peers:
+        about["versions"] |= peer.versions()
+    about |= {"settings": {"cyroialign": SETTINGS} | settings, "not compared": missing}
+    about["command"] = {"to repeat": _command(chosen, counts, quick)}
+    print(_bench_report.entries(about))
     if json_file:
-        _write(json_file, json.dumps(about | {"results": [r.plain() for r in results]}, indent=1).encode())
+        _write(json_file, _bench_report.as_json(results, about))
+    if markdown_file:
+        _write(markdown_file, _bench_report.markdown(results, about))
     if plot_file:
-        _write(plot_file, draw(results, _processor() + " (--quick)" * quick))
+        _write(plot_file, _bench_report.draw(results, _machine.processor() + " (--quick)" * quick))
 
 
-def measure(workload: Workload, threads: int, rounds: int, peers: Sequence[_peers.Peer]) -> Result:
+def measure(
+    workload: Workload,
+    threads: int,
+    rounds: int,
+    peers: Sequence[_peers.Peer],
+    progress: Progress | None = None,
+) -> Result:
     """Time all rows that agree, in turns."""
+    progress = progress or Progress()
     place = f"{workload.name}, threads {threads}"
-    _progress(f"{place}: checking that all agree")
+    progress.show(0, f"{place}: checking that all agree")
     problem = workload.problem(threads)
     rows, excluded = _peers.ours(problem), {}
     for peer in peers:
@@ -182,21 +174,31 @@ def measure(workload: Workload, threads: int, rounds: int, peers: Sequence[_peer
         except Exception as error:  # whatever a foreign library raises
             excluded[peer.library] = _peers.reason(error)
     rows, disagreeing = _peers.agreeing(rows)
-    calls = {row.name: row.call for row in rows} | {FLOOR: _peers.floor(problem)}
-    return Result(workload, threads, _take_turns(calls, rounds, place), excluded | disagreeing)
+    calls = {row.name: row.call for row in rows} | {_peers.FLOOR: _peers.floor(problem)}
+    seconds = take_turns(calls, rounds, lambda part, turn: progress.show(part, f"{place}: {turn}"))
+    progress.end_task()
+    return Result(workload, threads, seconds, excluded | disagreeing)
 
 
-def _take_turns(calls: dict[str, Callable[[], Any]], rounds: int, place: str) -> dict[str, list[float]]:
+def take_turns(
+    calls: dict[str, Callable[[], Any]],
+    rounds: int,
+    say: Callable[[float, str], None] = lambda part, turn: None,
+) -> dict[str, list[float]]:
+    """Time each call once a round; return its seconds by name, one number a round.
+
+    In turns, because a shared machine is faster at one time than at another: whatever slows a round slows
+    all calls alike, and ratios stay. `say` hears which part is done and whose turn it is.
+    """
     repeats = {name: math.ceil(BATCH / min(_seconds(call), _seconds(call))) for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(1, rounds + 1):
-        for name, call in calls.items():
-            _progress(f"{place}: round {number} of {rounds}, {name}")
+    for number in range(rounds):
+        for place, (name, call) in enumerate(calls.items()):
+            say((number + place / len(calls)) / rounds, f"round {number + 1} of {rounds}, {name}")
             time.sleep(PAUSE)
             if repeats[name] > 1:
                 call()  # wakes the threads, which takes as long as a small call
             seconds[name].append(_seconds(call, repeats[name]))
-    _progress("")
     return seconds
 
 
@@ -205,134 +207,6 @@ def _seconds(call: Callable[[], Any], repeats: int = 1) -> float:
     for _ in range(repeats):
         call()
     return (time.perf_counter() - start) / repeats
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{text:<78.78}\r", end="", file=sys.stderr, flush=True)
-
-
-def table(results: Sequence[Result]) -> str:
-    """Lay out the results of one workload: two columns for each number of threads."""
-    names = list(dict.fromkeys(name for result in results for name in result.seconds))
-    width = max(map(len, names))
-    head = [f"{_plural(result.threads, 'thread'):>12}{'ratio':>8}" for result in results]
-    lines = [str(results[0].workload), f"  {'milliseconds':{width}}{''.join(head)}"]
-    lines += [f"  {name:{width}}{''.join(_cells(result, name) for result in results)}" for name in names]
-    lines.append(f"  ratio: how many times as fast as {_baselines(results)}")
-    excluded = {name: why for result in results for name, why in result.excluded.items()}
-    lines += [f"  left out: {name}: {why}" for name, why in excluded.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _baselines(results: Sequence[Result]) -> str:
-    return " or ".join(dict.fromkeys(result.baseline for result in results))
-
-
-def _cells(result: Result, name: str) -> str:
-    if name not in result.seconds:
-        return " " * 20
-    return f"{_digits(1e3 * result.median(name), 3):>12}{_digits(result.ratio(name), 3):>8}"
-
-
-def _digits(value: float, count: int) -> str:
-    """Write so many digits that count, without an exponent."""
-    return f"{value:.{max(0, count - 1 - math.floor(math.log10(value)))}f}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count > 1)}"
-
-
-def draw(results: Sequence[Result], title: str) -> bytes:
-    """Draw the ratios, a panel for each number of threads, and return a PNG."""
-    from matplotlib.figure import Figure
-
-    counts = list(dict.fromkeys(result.threads for result in results))
-    figure = Figure((11, 1.3 + 2.7 * len(counts)), 150, layout="constrained")
-    panels = figure.subplots(len(counts), sharex=True, sharey=True, squeeze=False)[:, 0]
-    for axes, count in zip(panels, counts, strict=True):
-        _draw_panel(axes, [result for result in results if result.threads == count])
-        axes.set_title(_plural(count, "thread"), loc="left", size="medium")
-    figure.suptitle(f"RoIAlign of float32 on {title}", x=0.01, ha="left")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
-
-
-def _draw_panel(axes: "Axes", results: Sequence[Result]) -> None:
-    """Bars rise from the baseline, or sink where a row is slower: on a logarithmic scale both are as tall."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    names = list(dict.fromkeys(name for result in results for name in result.seconds))
-    names = [name for name in names if name not in (FLOOR, results[0].baseline)]
-    width = 0.8 / len(names)
-    for number, name in enumerate(names):
-        ratios = {place: result.ratio(name) for place, result in enumerate(results) if name in result.seconds}
-        places = [place - 0.4 + (number + 0.5) * width for place in ratios]
-        rises = [ratio - 1 for ratio in ratios.values()]
-        bars = axes.bar(places, rises, width, 1, color=COLOURS[number % len(COLOURS)], label=name)
-        axes.bar_label(bars, [_digits(ratio, 2) for ratio in ratios.values()], padding=1, size=7)
-    middles = np.arange(len(results))
-    floors = [result.ratio(FLOOR) for result in results]
-    axes.hlines(
-        floors, middles - 0.44, middles + 0.44, "black", "dotted", label="floor (one pass over memory)"
-    )
-    axes.axhline(1, color="black", linewidth=1)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}×")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel(f"as fast as {_baselines(results)}", size="small")
-    axes.set_xticks(middles, [result.workload.name for result in results])
-    axes.tick_params(length=0, which="both")
-    axes.grid(axis="y", color="#E8EAED")
-    axes.set_axisbelow(True)
-    axes.margins(x=0.01, y=0.12)
-    axes.spines[:].set_visible(False)
-
-
-def _circumstances(peers: Sequence[_peers.Peer], missing: dict[str, str]) -> dict[str, dict[str, str]]:
-    config = show_config(as_dict=True)
-    own = f"{config['version']} (SIMD {config['simd']}, OpenMP {config['openmp']})"
-    versions = {"cyroialign": own, "python": platform.python_version(), "numpy": np.__version__}
-    for peer in peers:
-        versions |= peer.versions()
-    return {
-        "machine": {
-            "processor": _processor(),
-            "cores usable": str(_cores()),
-            "caches": _caches(),
-            "system": platform.platform(),
-        },
-        "versions": versions,
-        "settings": {"cyroialign": SETTINGS} | {peer.library: peer.settings for peer in peers},
-        "not compared": missing,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _caches() -> str:
-    """What Linux tells about the first core, such as "L2 1024K"; caches of instructions left out."""
-    caches = []
-    for folder in sorted(pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
-        if kind != "Instruction":
-            caches.append(f"L{level} {size}")
-    return ", ".join(caches) or "unknown"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _command(workloads: Sequence[Workload], threads: Sequence[int], quick: bool) -> str:
@@ -348,7 +222,7 @@ def _workload(name: str) -> Workload:
 
 
 def _thread_counts(threads: Sequence[int] | None) -> list[int]:
-    cores = _cores()
+    cores = _machine.cores()
     counts = sorted(set(threads or [1, min(get_num_threads(), cores)]))
     if counts[0] < 1 or counts[-1] > cores:
         raise BenchError(f"--threads must be from 1 to {cores}, the cores that this process may use")

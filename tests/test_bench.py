@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from cyroialign import _peers, bench
+from cyroialign import _bench_report, _peers, bench
 from cyroialign.__main__ import main
 
 OURS = [
@@ -155,7 +155,7 @@ def test_plot(run, peers, tmp_path):
     assert (status, errors) == (0, [])
     with image.open(path) as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
-    wanted = {tuple(bytes.fromhex(colour[1:])) for colour in bench.COLOURS[:5]}
+    wanted = {tuple(bytes.fromhex(colour[1:])) for colour in _bench_report.COLOURS[:5]}
     assert wanted <= colours
 
 
@@ -171,6 +171,7 @@ def test_plot(run, peers, tmp_path):
         (["--threads", "two"], "argument --threads: numbers of threads are like 1,2, got 'two'"),
         (["--json", "{folder}"], "cannot be written"),
         (["--json", "{folder}/none/bench.json"], "cannot be written"),
+        (["--markdown", "{folder}/none/bench.md"], "cannot be written"),
         (["--plot", "{folder}/none/bench.png"], "cannot be written"),
     ],
 )
