@@ -4,12 +4,12 @@
 
     python benchmarks/curves.py FOLDER [--quick]        # needs: pip install -e ".[bench]"
 
-FOLDER gets a PNG for each curve, curves.md with their tables, and curves.json with everything. Times are
-medians; calls that are compared take turns. The curves:
+FOLDER gets a picture and a table for each curve, and curves.json with everything. Times are medians; calls
+that are compared take turns. The curves:
 
 size      time against RoIs and against channels: a straight line
 reach     time against how far boxes reach outside the map, adaptive sampling: flat
-threads   how many times as fast with more threads
+threads   how many times as fast with more threads; not on one core
 float64   time of float64 over that of float32
 overhead  microseconds that a call with one RoI takes above its compiled kernel
 memory    peak memory of a call beyond its arrays: at most 64 MiB is promised
@@ -18,6 +18,7 @@ memory    peak memory of a call beyond its arrays: at most 64 MiB is promised
 import argparse
 import json
 import multiprocessing
+import os
 import pathlib
 import statistics
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +34,7 @@ ROUNDS, QUICK_ROUNDS = 7, 1
 PASSES = tuple(
     f"{direction} {layout}" for direction in ("forward", "backward") for layout in ("NCHW", "NHWC")
 )
-MANY_THREADS = 64  # each has scratch memory, with or without a core of its own
+MANY_THREADS = 64  # have scratch memory, whether or not there are so many cores
 
 
 class Curve(NamedTuple):
@@ -63,14 +64,14 @@ class Session(NamedTuple):
 
     @property
     def workloads(self):
-        """Those of the benchmark; in a quick run too small to say anything."""
-        small = {"rois": 2, "channels": 16} if self.quick else {}
-        return {name: workload._replace(**small) for name, workload in bench.WORKLOADS.items()}
+        """Those of the benchmark; in a quick run two that are too small to say anything."""
+        if not self.quick:
+            return bench.WORKLOADS
+        return {name: bench.WORKLOADS[name]._replace(rois=2, channels=16) for name in ("P4-box", "P2-mask")}
 
-    def seconds(self, name, calls):
+    def seconds(self, name, calls, rounds=ROUNDS):
         """Medians of the calls, in turns."""
-        say = partial(self.say, name)
-        times = bench.take_turns(calls, QUICK_ROUNDS if self.quick else ROUNDS, say)
+        times = bench.take_turns(calls, QUICK_ROUNDS if self.quick else rounds, partial(self.say, name))
         return {call: statistics.median(of_call) for call, of_call in times.items()}
 
     def say(self, name, part, turn=""):
@@ -203,7 +204,7 @@ def overhead(session):
     }
     kernels = {name: kernel_of(call) for name, call in public.items()}
     calls = {("kernel", n): c for n, c in kernels.items()} | {("public", n): c for n, c in public.items()}
-    seconds = session.seconds("overhead", calls)
+    seconds = session.seconds("overhead", calls, 5 * ROUNDS)  # a difference of times needs more
     inside = [1e6 * seconds["kernel", name] for name in public]
     above = [1e6 * (seconds["public", name] - seconds["kernel", name]) for name in public]
     panel = Panel(list(public), {"the compiled kernel": inside, "above it": above})
@@ -213,6 +214,7 @@ def overhead(session):
 
 def memory(session):
     """Every workload, each pass in a process of its own."""
+    os.environ["MALLOC_PERTURB_"] = "1"  # glibc fills what it allocates: it counts, be it used or not
     context = multiprocessing.get_context("spawn")
     series = {name: [] for name in PASSES}
     for number, workload in enumerate(session.workloads.values()):
@@ -264,21 +266,21 @@ def main(arguments=None):
     parser.add_argument("--only", action="append", choices=CURVES, help="a curve; repeat it for more")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    chosen = options.only or CURVES
-    session = Session(options.quick, _machine.cores(), bench.Progress(len(chosen)))
+    cores = _machine.cores()
+    chosen = [name for name in options.only or CURVES if name != "threads" or cores > 1]
+    session = Session(options.quick, cores, bench.Progress(len(chosen)))
     found = {}
     for name in chosen:
         found[name] = CURVES[name](session)
         session.progress.end_task()
         draw(found[name], options.folder / f"{name}.png")
-    tables = [f"<!-- {name} -->\n{table(curve)}\n<!-- /{name} -->\n" for name, curve in found.items()]
-    (options.folder / "curves.md").write_text("\n".join(tables))  # figures.py looks for the comments
+        (options.folder / f"{name}.md").write_text(table(found[name]))
+        print(f"{found[name].title}\n\n{table(found[name])}")
     plain = {
         name: curve._replace(panels={k: v._asdict() for k, v in curve.panels.items()})._asdict()
         for name, curve in found.items()
     }
     (options.folder / "curves.json").write_text(json.dumps(_machine.about() | plain, indent=1))
-    print("\n".join(tables))
 
 
 CURVES = {curve.__name__: curve for curve in (size, reach, threads, float64, overhead, memory)}

@@ -11,7 +11,7 @@ def draw(curve, path):
 
     columns = 1 if curve.bars else len(curve.panels)
     rows = -(-len(curve.panels) // columns)
-    figure = Figure((9, 0.9 + 2.6 * rows), 100, layout="constrained")
+    figure = Figure((8, 0.9 + 2.6 * rows), 100, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=curve.bars).flat
     for axes, (label, panel) in zip(grid, curve.panels.items(), strict=True):
         places = np.arange(len(panel.x)) if curve.bars else panel.x
@@ -21,23 +21,28 @@ def draw(curve, path):
                 width = 0.84 / len(panel.series)
                 middles = places - 0.42 + (number + 0.5) * width
                 bars = axes.bar(middles, values, width, color=colour, label=name)
-                axes.bar_label(bars, fmt="%.3g", padding=1, size=7)
+                axes.bar_label(
+                    bars, [f"{value:.2g}" if value < 99 else f"{value:.0f}" for value in values], size=7
+                )
             else:
                 axes.plot(places, values, "o-", color=colour, label=name, markersize=4)
-        axes.set_xticks(places, panel.x) if curve.bars else None
-        axes.set_xscale("log" if curve.log_x else "linear")
+        if curve.bars:
+            axes.set_xticks(places, panel.x)
+            axes.tick_params(axis="x", length=0)
+        if curve.log_x:
+            axes.set_xscale("log")
+        if curve.guide:
+            axes.axhline(curve.guide, color="black", linestyle="dotted")
         axes.set_ylim(0)
         axes.set_xlabel(label)
         axes.grid(axis="y", color="#E8EAED")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if curve.guide:
-            axes.axhline(curve.guide, color="black", linestyle="dotted")
     figure.supylabel(curve.y_label, size="medium")
     figure.suptitle(curve.title, x=0.01, ha="left")
     handles = figure.axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower left", ncols=4, frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, pil_kwargs={"optimize": True})
 
 
 def table(curve):
@@ -48,4 +53,4 @@ def table(curve):
         for place, x in enumerate(panel.x):
             cells = [f"{values[place]:.3g}" for values in panel.series.values()]
             lines.append(f"| {x} {label}".rstrip() + f" | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])

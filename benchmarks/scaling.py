@@ -72,7 +72,9 @@ def record(recorder, call):
         if number == len(loops):
             loops.append({})
         loops[number][piece.first] = piece.nanoseconds / 1e9
-    return seconds, [[loop[first] for first in sorted(loop)] for loop in loops]
+    if any(sorted(loop) != list(range(len(loop))) for loop in loops):
+        raise RuntimeError("a loop has handed out something other than its iterations, one by one")
+    return seconds, [[loop[first] for first in range(len(loop))] for loop in loops]
 
 
 def typical(recordings):
@@ -151,9 +153,7 @@ def main(arguments=None):
 
             rounds = QUICK_ROUNDS if options.quick else ROUNDS
             rows[name, f"{row.direction} {row.layout}"] = simulate(record_with, counts, rounds)
-    print(
-        "<!-- scaling -->", table(rows, counts), "<!-- /scaling -->", sep="\n"
-    )  # figures.py looks for these
+    print(table(rows, counts))
 
 
 if __name__ == "__main__":
