@@ -102,7 +102,10 @@ def draw(results: Sequence["Result"], title: str) -> bytes:
         _draw_panel(axes, [result for result in results if result.threads == count])
         axes.set_title(plural(count, "thread"), loc="left", size="medium")
     figure.suptitle(f"RoIAlign of float32 on {title}", x=0.01, ha="left")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()  # the floor first, which is none of the bars
+    figure.legend(
+        [*handles[1:], handles[0]], [*labels[1:], labels[0]], loc="outside lower left", ncols=4, frameon=False
+    )
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
@@ -119,11 +122,18 @@ def _draw_panel(axes: "Axes", results: Sequence["Result"]) -> None:
         places = [place - 0.4 + (number + 0.5) * width for place in ratios]
         rises = [ratio - 1 for ratio in ratios.values()]
         bars = axes.bar(places, rises, width, 1, color=COLOURS[number % len(COLOURS)], label=name)
-        axes.bar_label(bars, [digits(ratio, 2) for ratio in ratios.values()], padding=1, size=7)
+        labels = axes.bar_label(bars, [digits(ratio, 2) for ratio in ratios.values()], padding=2, size=7)
+        for label in labels:
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the floor's line
     middles = np.arange(len(results))
     floors = [result.ratio(FLOOR) for result in results]
     axes.hlines(
-        floors, middles - 0.44, middles + 0.44, "black", "dotted", label="floor (one pass over memory)"
+        floors,
+        middles - 0.44,
+        middles + 0.44,
+        "black",
+        "dotted",
+        label="floor (one pass over memory, 1 thread)",
     )
     axes.axhline(1, color="black", linewidth=1)
     axes.set_yscale("log")

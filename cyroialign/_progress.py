@@ -2,7 +2,7 @@
 
 import sys
 
-BAR, WIDTH = 20, 79
+BAR, WIDTH = 12, 79
 
 
 class Progress:

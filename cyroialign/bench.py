@@ -132,7 +132,7 @@ def run(
     if plot_file:
         importlib.import_module("matplotlib.figure")  # fails now, not after minutes of work
     peers, missing = _peers.installed()
-    settings = {peer.library: peer.settings for peer in peers}
+    settings = {"cyroialign": SETTINGS} | {peer.library: peer.settings for peer in peers}
     progress = Progress(len(chosen) * len(counts))
     results = []
     for workload in chosen:
@@ -144,9 +144,9 @@ def run(
     about = _machine.about()
     for peer in peers:
         about["versions"] |= peer.versions()
-    about |= {"settings": {"cyroialign": SETTINGS} | settings, "not compared": missing}
-    about["command"] = {"to repeat": _command(chosen, counts, quick)}
+    about |= {"not compared": missing, "command": {"to repeat": _command(chosen, counts, quick)}}
     print(_bench_report.entries(about))
+    about["settings"] = settings  # the tables have said them
     if json_file:
         _write(json_file, _bench_report.as_json(results, about))
     if markdown_file:
@@ -164,8 +164,8 @@ def measure(
 ) -> Result:
     """Time all rows that agree, in turns."""
     progress = progress or Progress()
-    place = f"{workload.name}, threads {threads}"
-    progress.show(0, f"{place}: checking that all agree")
+    place = f"{workload.name}, {_bench_report.plural(threads, 'thread')}"
+    progress.show(0, f"{place}, checking that all agree")
     problem = workload.problem(threads)
     rows, excluded = _peers.ours(problem), {}
     for peer in peers:
@@ -175,7 +175,7 @@ def measure(
             excluded[peer.library] = _peers.reason(error)
     rows, disagreeing = _peers.agreeing(rows)
     calls = {row.name: row.call for row in rows} | {_peers.FLOOR: _peers.floor(problem)}
-    seconds = take_turns(calls, rounds, lambda part, turn: progress.show(part, f"{place}: {turn}"))
+    seconds = take_turns(calls, rounds, lambda part, turn: progress.show(part, f"{place}, {turn}"))
     progress.end_task()
     return Result(workload, threads, seconds, excluded | disagreeing)
 
@@ -194,7 +194,7 @@ def take_turns(
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
         for place, (name, call) in enumerate(calls.items()):
-            say((number + place / len(calls)) / rounds, f"round {number + 1} of {rounds}, {name}")
+            say((number + place / len(calls)) / rounds, f"{number + 1}/{rounds}: {name}")
             time.sleep(PAUSE)
             if repeats[name] > 1:
                 call()  # wakes the threads, which takes as long as a small call

@@ -8,6 +8,7 @@ import pytest
 
 from cyroialign import _bench_report, _peers, bench
 from cyroialign.__main__ import main
+from cyroialign._progress import Progress
 
 OURS = [
     f"cyroialign {direction} {layout}" for direction in ("forward", "backward") for layout in ("NCHW", "NHWC")
@@ -133,6 +134,43 @@ def test_onnxruntime_is_the_baseline(peers):
     assert (result.baseline, missing) == ("onnxruntime forward NCHW", {})
     assert result.ratio(result.baseline) == 1
     assert result.ratio(OURS[0]) == result.median(result.baseline) / result.median(OURS[0])
+
+
+def test_markdown(run, peers, tmp_path):
+    def not_with_7_bins(problem):
+        if problem.bins == 7:
+            raise RuntimeError("not today")
+        return problem.output.copy()
+
+    peers(picky=not_with_7_bins)
+    path = tmp_path / "bench.md"
+    words = ("--quick", "--threads", 1, "--workload", "P5-single", "--workload", "P2-mask")
+    status, printed, _ = run(*words, "--markdown", path)
+    assert status == 0
+    assert "picky: a fake" in printed
+    lines = path.read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    assert rows[0] == ["workload", *OURS, "floor", "picky forward NCHW"]
+    assert [row[0] for row in rows[2:]] == ["P5-single", "P2-mask"]
+    assert all(len(row) == len(rows[0]) for row in rows)
+    assert (rows[2][-1], rows[2][-2].split()[0]) == ("", "1.00")
+    assert "- picky: a fake" in lines
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress(monkeypatch, capsys, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    progress = Progress(2)
+    progress.show(0, "first")
+    progress.end_task()
+    progress.show(0.5, "second" * 20)
+    progress.end_task()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = [line for line in printed.err.split("\r") if line]
+    assert [len(line) for line in lines] == [79] * 4 * terminal
+    assert [line[14:19].strip() for line in lines] == ["0%", "", "75%", ""][: 4 * terminal]
+    assert not lines or lines[2].startswith("[#########---]  75%  second")
 
 
 def test_libraries_that_cannot_be_imported(monkeypatch, tmp_path):

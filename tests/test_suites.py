@@ -1,0 +1,66 @@
+"""The asv suites: that each has the form asv needs, and that those of small calls run."""
+
+import importlib
+import inspect
+import itertools
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+TOPICS = ("backward", "dtypes", "forward", "grids", "imports", "latency", "layouts", "memory", "threads")
+
+
+@pytest.fixture
+def suites(monkeypatch):
+    """Import the suites with few parameters, or with all; return those to run, by name."""
+    monkeypatch.syspath_prepend(ROOT)
+
+    def suites(which):
+        monkeypatch.setenv("CYROIALIGN_BENCHMARKS", which)
+        importlib.reload(importlib.import_module("benchmarks.common"))
+        found = {}
+        for topic in TOPICS:
+            module = importlib.reload(importlib.import_module(f"benchmarks.{topic}"))
+            found |= {name: suite for name, suite in vars(module).items() if name.endswith("Suite")}
+        return found
+
+    return suites
+
+
+def benchmarks(suite):
+    return [name for name in dir(suite) if name.startswith(("time_", "timeraw_", "peakmem_"))]
+
+
+def combinations(suite):
+    params = getattr(suite, "params", ((),))
+    return list(itertools.product(*params)) if isinstance(params[0], tuple) else [(p,) for p in params]
+
+
+def test_one_benchmark_a_suite(suites):
+    found = suites("few")
+    assert len(found) >= 20
+    for name, suite in found.items():
+        [benchmark] = benchmarks(suite)
+        [base] = suite.__bases__
+        assert base.__name__.endswith("SuiteBase")
+        assert not benchmarks(base)
+        taken = list(inspect.signature(getattr(suite, benchmark)).parameters)[1:]
+        assert taken == list(getattr(suite, "param_names", ())), name
+
+
+def test_full_has_all_that_few_has_and_more(suites):
+    few = {name: combinations(suite) for name, suite in suites("few").items()}
+    full = {name: combinations(suite) for name, suite in suites("full").items()}
+    assert all(set(few[name]) <= set(full[name]) for name in few)
+    assert sum(map(len, full.values())) > 2 * sum(map(len, few.values()))
+
+
+@pytest.mark.parametrize("name", ["LatencyForwardSuite", "LatencyBackwardSuite", "HugeBoxForwardSuite"])
+def test_suites_of_small_calls_run(suites, name):
+    suite_class = suites("few")[name]
+    [benchmark] = benchmarks(suite_class)
+    for parameters in combinations(suite_class):
+        suite = suite_class()
+        suite.setup(*parameters)
+        getattr(suite, benchmark)(*parameters)
