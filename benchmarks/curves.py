@@ -7,8 +7,8 @@
 FOLDER gets a picture and a table for each curve, and curves.json with everything. Times are medians; calls
 that are compared take turns. The curves:
 
-size      time against RoIs and against channels: a straight line
-reach     time against how far boxes reach outside the map, adaptive sampling: flat
+size      time against RoIs and against channels: should be straight lines
+reach     time against how far boxes reach outside the map, adaptive sampling: should be flat
 threads   how many times as fast with more threads; not on one core
 float64   time of float64 over that of float32
 overhead  microseconds that a call with one RoI takes above its compiled kernel
@@ -108,7 +108,7 @@ def size(session):
         }
         seconds = session.seconds(f"size: {field}", calls)
         panels[label] = by_pass(values, [{name: seconds[v, name] for name in PASSES} for v in values])
-    return Curve("Time is linear in RoIs and in channels (P4-box)", "milliseconds", panels)
+    return Curve("Time against RoIs and against channels (P4-box, 1 thread)", "milliseconds", panels)
 
 
 def reach(session):
@@ -124,7 +124,7 @@ def reach(session):
         calls |= {(pixels, name): call for name, call in passes(base, boxes=boxes).items()}
     seconds = session.seconds("reach", calls)
     panel = by_pass(beyond, [{name: seconds[pixels, name] for name in PASSES} for pixels in beyond])
-    title = f"Boxes that reach far outside the map ({base.rois} RoIs, P4 map, adaptive sampling)"
+    title = f"Boxes that reach far outside the map ({base.rois} RoIs, P4 map, adaptive, 1 thread)"
     label = "pixels of the image beyond each border"
     return Curve(title, "milliseconds", {label: panel}, log_x=True)
 

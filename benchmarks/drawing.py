@@ -21,9 +21,9 @@ def draw(curve, path):
                 width = 0.84 / len(panel.series)
                 middles = places - 0.42 + (number + 0.5) * width
                 bars = axes.bar(middles, values, width, color=colour, label=name)
-                axes.bar_label(
-                    bars, [f"{value:.2g}" if value < 99 else f"{value:.0f}" for value in values], size=7
-                )
+                texts = [f"{value:.2g}" if value < 99 else f"{value:.0f}" for value in values]
+                for text in axes.bar_label(bars, texts, padding=1, size=7):
+                    text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.3})
             else:
                 axes.plot(places, values, "o-", color=colour, label=name, markersize=4)
         if curve.bars:

@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/figures.py            # needs: pip install -e ".[bench]"; about 15 minutes
+    python benchmarks/figures.py            # needs: pip install -e ".[bench]"; about 10 minutes
 
 Nothing else should run on the machine meanwhile.
 """

@@ -38,7 +38,7 @@ import subprocess
 import tempfile
 import time
 
-ROUNDS, QUICK_ROUNDS = 5, 1
+ROUNDS, QUICK_ROUNDS = 3, 1
 
 
 class Piece(ctypes.Structure):

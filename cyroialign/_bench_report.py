@@ -80,8 +80,9 @@ def markdown(results: Sequence["Result"], about: Mapping[str, Mapping[str, str]]
         for result in some:
             lines.append(f"| {result.workload.name} | {' | '.join(_pair(result, name) for name in names)} |")
         lines.append("")
-    for topic in ("machine", "versions", "settings", "command"):
-        lines += [f"- {key}: {value}" for key, value in about[topic].items()]
+    for topic in ("machine", "versions", "command"):
+        lines.append(f"- {topic}: " + "; ".join(f"{key} {value}" for key, value in about[topic].items()))
+    lines += [f"- settings of {library}: {text}" for library, text in about["settings"].items()]
     return "\n".join([*lines, ""]).encode()
 
 

@@ -154,7 +154,7 @@ def test_markdown(run, peers, tmp_path):
     assert [row[0] for row in rows[2:]] == ["P5-single", "P2-mask"]
     assert all(len(row) == len(rows[0]) for row in rows)
     assert (rows[2][-1], rows[2][-2].split()[0]) == ("", "1.00")
-    assert "- picky: a fake" in lines
+    assert "- settings of picky: a fake" in lines
 
 
 @pytest.mark.parametrize("terminal", [True, False])

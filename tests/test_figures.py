@@ -1,5 +1,6 @@
 """The scripts that measure what docs/performance.md shows: that they run, and that they count rightly."""
 
+import importlib
 import json
 import pathlib
 import platform
@@ -41,6 +42,24 @@ def test_curves(tmp_path):
             assert all(len(values) == len(panel["x"]) for values in panel["series"].values())
     for panel in found["memory"]["panels"].values():
         assert all(0 < mebibytes <= 64 for values in panel["series"].values() for mebibytes in values)
+
+
+def test_the_page_has_a_place_for_every_figure(monkeypatch, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    curves, figures = (importlib.import_module(name) for name in ("curves", "figures"))
+    page = tmp_path / "page.md"
+    page.write_text(figures.PAGE.read_text())
+    measured = tmp_path / "measured"
+    measured.mkdir()
+    for name in ("bench", "scaling", *curves.CURVES):
+        (measured / f"{name}.md").write_text(f"new {name}\n")
+    image.new("RGB", (2, 2)).save(measured / "size.png")
+    for _ in range(2):
+        figures.fill(page, measured)
+    for name in ("bench", "scaling", *curves.CURVES):
+        assert page.read_text().count(f"<!-- {name} -->\n\nnew {name}\n\n<!-- /{name} -->") == 1
+    assert (tmp_path / "page" / "size.png").exists()
 
 
 @pytest.fixture
