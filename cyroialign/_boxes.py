@@ -27,11 +27,12 @@ def read_boxes(
     boxes: Any, batch_indices: Any, images: int, dtype: np.dtype, spatial_scale: Any, aligned: bool
 ) -> Boxes:
     """Read the boxes of a call on `images` feature maps of the given dtype."""
-    if isinstance(boxes, list | tuple):
+    if isinstance(boxes, (list, tuple)):
         rows, box_dtype, given = _read_list(boxes, batch_indices, images)
     elif batch_indices is None:
         array = _corners(boxes, "boxes", 5)
-        rows, box_dtype, given = np.require(array, np.float64, ["C", "A"]), array.dtype, [array]
+        # A copy even of what fits: the kernels rely on indices that nobody can change after the check.
+        rows, box_dtype, given = np.array(array, np.float64, order="C"), array.dtype, [array]
     else:
         array = _corners(boxes, "boxes", 4)
         index = _validation.batch_index_array(batch_indices, len(array))
@@ -40,7 +41,7 @@ def read_boxes(
     scale = _validation.spatial_scale(spatial_scale, single)
     bad = kernels[dtype].first_bad_box(rows, images, scale, aligned, single)
     if bad >= 0:
-        where = _place_in_list(boxes, bad) if isinstance(boxes, list | tuple) else f"boxes[{bad}]"
+        where = _place_in_list(boxes, bad) if isinstance(boxes, (list, tuple)) else f"boxes[{bad}]"
         _validation.raise_bad_box(rows[bad], where, images, scale, single)
     return Boxes(rows, single, scale, given)
 

@@ -77,6 +77,6 @@ def delivered(target: np.ndarray, out: np.ndarray | None, layout: str, channels_
     result = in_layout(target, layout, channels_last)
     if out is None:
         return result
-    if not np.may_share_memory(out, target):
+    if target is not out and not np.may_share_memory(out, target):
         np.copyto(out, result)
     return out

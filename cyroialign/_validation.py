@@ -10,8 +10,9 @@ import numpy as np
 
 MODES = ("avg",)
 LAYOUTS = ("NCHW", "NHWC")
-DTYPES = ("float32", "float64")
 MAX_SAMPLING_RATIO = 32767
+FLOATS = (np.float32, np.float64)
+FLOAT32_RANGE = (2.0**-150, 2.0**128 - 2.0**103)  # what lies between, rounds to a float32 above 0 and finite
 MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
 
 
@@ -30,7 +31,9 @@ def thread_count(value: Any, name: str) -> int:
 
 
 def output_size(value: Any) -> tuple[int, int]:
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+    if type(value) is int:
+        height = width = value
+    elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
         if len(value) != 2:
             raise ValueError(f"output_size must be an int or (height, width), got {value!r}")
         height, width = (whole_number(side, "a side of output_size") for side in value)
@@ -43,15 +46,14 @@ def output_size(value: Any) -> tuple[int, int]:
 
 def spatial_scale(value: Any, single: bool, name: str = "spatial_scale") -> float:
     """Check the scale, also as it is rounded where the geometry is computed in float32."""
-    if not isinstance(value, numbers.Real):
+    if type(value) is not float and not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {_kind(value)}")
     try:
         scale = float(value)
     except OverflowError:
         scale = math.inf
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = np.float32(scale) if single else scale
-    if not 0 < rounded < math.inf:
+    low, high = FLOAT32_RANGE if single else (0.0, math.inf)
+    if not low < scale < high:
         kind = "float32" if single else "float64"
         raise ValueError(f"{name} must be greater than 0 and finite in {kind}, got {_kind(value)}")
     return scale
@@ -65,7 +67,7 @@ def sampling_ratio(value: Any) -> int:
 
 
 def flag(value: Any, name: str) -> bool:
-    if not isinstance(value, bool | np.bool_ | int):
+    if value is not True and value is not False and not isinstance(value, np.bool_ | int):
         raise TypeError(f"{name} must be True or False, got {_kind(value)}")
     return bool(value)
 
@@ -100,8 +102,8 @@ def as_array(value: Any, name: str) -> np.ndarray:
 def feature_map(value: Any, name: str) -> np.ndarray:
     """Check rank and dtype; the strides are free."""
     array = as_array(value, name)
-    if array.dtype.newbyteorder("=").name not in DTYPES:
-        raise TypeError(f"{name} must have dtype {' or '.join(DTYPES)}, got {array.dtype}")
+    if array.dtype.type not in FLOATS:
+        raise TypeError(f"{name} must have dtype float32 or float64, got {array.dtype}")
     if array.ndim != 4:
         raise ValueError(f"{name} must have 4 axes, got shape {array.shape}")
     if max(array.shape) > MAX_LENGTH:
@@ -139,7 +141,7 @@ def fitting_gradient(grad_output: tuple[int, ...], boxes: int, input_shape: tupl
 
 def box_array(value: Any, name: str, columns: int) -> np.ndarray:
     """Check dtype and shape of boxes, (K, columns)."""
-    array = np.asarray(value) if isinstance(value, list | tuple) else as_array(value, name)
+    array = np.asarray(value) if isinstance(value, (list, tuple)) else as_array(value, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}")
     if array.ndim != 2 or array.shape[1] != columns:
@@ -150,7 +152,7 @@ def box_array(value: Any, name: str, columns: int) -> np.ndarray:
 
 
 def batch_index_array(value: Any, rows: int) -> np.ndarray:
-    array = np.asarray(value) if isinstance(value, list | tuple) else as_array(value, "batch_indices")
+    array = np.asarray(value) if isinstance(value, (list, tuple)) else as_array(value, "batch_indices")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"batch_indices must have an integer dtype, got {array.dtype}")
     if array.shape != (rows,):
@@ -203,9 +205,10 @@ def output_array(
         raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}, got {out.shape}")
-    if not (out.flags.c_contiguous or out.transpose(order).flags.c_contiguous):
+    flags = out.flags
+    if not (flags.c_contiguous or out.transpose(order).flags.c_contiguous):
         raise ValueError(f"out must be C-contiguous, got strides {out.strides}")
-    if not out.flags.writeable:
+    if not flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
     for array in inputs:
         if np.may_share_memory(out, array) and np.shares_memory(out, array):
