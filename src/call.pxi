@@ -13,9 +13,8 @@
 
 cdef enum:
     PIECES = 8  # as many pieces a thread, where there is work enough, so that threads end together
-    PIXEL_CHANNELS = 256  # the widest block of a channels-last map: benchmarks/layouts.py
     BELT = 8  # rows of a belt, and columns of a tile, forward: benchmarks/layouts.py
-    BELT_REALS = 1 << 16  # numbers in a belt of a channels-last map, backward: benchmarks/layouts.py
+    BELT_REALS = 1 << 17  # numbers in a belt of a channels-last map, backward: benchmarks/layouts.py
     TURNS = 512  # RoIs that one sweep along a belt takes
     RUN = 1024  # numbers that all taps of a bin are summed for before the next numbers
     SLAB = 8  # rows that the x step of a channels-first map takes at once
@@ -119,9 +118,8 @@ cdef void close_call(Call* call) noexcept nogil:
 
 
 cdef Py_ssize_t pixel_block(Py_ssize_t channels, Py_ssize_t pixels, Py_ssize_t blocks) noexcept nogil:
-    """Channels in a block of a channels-last map: whole pixels if they are short, but at least `blocks`."""
-    cdef Py_ssize_t width = channels if channels <= PIXEL_CHANNELS else PIXEL_CHANNELS // 2
-    width = min(width, min(SCRATCH // pixels, channels // blocks))
+    """Channels in a block of a channels-last map: whole pixels if scratch has room, but at least `blocks`."""
+    cdef Py_ssize_t width = min(channels // blocks, SCRATCH // pixels)
     if width < channels:
         width = min(channels, max(width // (4 * LANES), 1) * 4 * LANES)
     return width
