@@ -4,6 +4,7 @@ from cyroialign._config import show_config
 from cyroialign._threads import get_num_threads, num_threads, set_num_threads
 from cyroialign._version import __version__
 from cyroialign.anchors import AnchorGenerator
+from cyroialign.box_gradient import roi_align_boxes_backward
 from cyroialign.fpn import FeaturePyramidNetwork
 from cyroialign.poolers import assign_levels
 from cyroialign.roi_align import RoIAlign, roi_align, roi_align_backward
@@ -19,6 +20,7 @@ __all__ = [
     "num_threads",
     "roi_align",
     "roi_align_backward",
+    "roi_align_boxes_backward",
     "set_num_threads",
     "show_config",
     "why_zero",

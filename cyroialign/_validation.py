@@ -129,7 +129,7 @@ def same_shape(array: np.ndarray, name: str, expected: tuple[int, ...], why: str
 def fitting_gradient(grad_output: tuple[int, ...], boxes: int, input_shape: tuple[int, ...]) -> None:
     """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W)."""
     shapes = (
-        f"grad_output, as (K, C, PH, PW), is {grad_output}, and input_shape, as (N, C, H, W), {input_shape}"
+        f"grad_output, as (K, C, PH, PW), is {grad_output}, and the input, as (N, C, H, W), {input_shape}"
     )
     if grad_output[0] != boxes:
         raise ValueError(f"grad_output must have one row for each of the {boxes} boxes: {shapes}")
@@ -137,6 +137,11 @@ def fitting_gradient(grad_output: tuple[int, ...], boxes: int, input_shape: tupl
         raise ValueError(f"grad_output must have as many channels as the input: {shapes}")
     if min(grad_output[2:]) < 1:
         raise ValueError(f"grad_output must have bins: {shapes}")
+
+
+def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str) -> None:
+    if array.dtype != other.dtype:
+        raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {array.dtype}")
 
 
 def box_array(value: Any, name: str, columns: int) -> np.ndarray:

@@ -13,6 +13,8 @@ include "geometry.pxi"
 include "plan.pxi"
 include "call.pxi"
 include "average.pxi"
+include "slopes.pxi"
+include "box_gradient.pxi"
 
 
 def first_bad_box(

@@ -33,6 +33,47 @@ def roi_align_backward(
     return grad_input
 
 
+def roi_align_boxes_backward(
+    grad_output, input, boxes, spatial_scale=1.0, sampling_ratio=-1, aligned=False, *, dtype=np.float64
+):
+    """(K, 4): what moving x1, y1, x2, y2 of each box does to (roi_align(input) * grad_output).sum()."""
+    grad_boxes = np.zeros((len(boxes), 4))
+    bins, (height, width) = grad_output.shape[2:], input.shape[2:]
+    for k, (index, x1, y1, x2, y2) in enumerate(boxes):
+        image = input[int(index)].astype(np.float64)
+        ys = moving_positions(y1, y2, bins[0], spatial_scale, sampling_ratio, aligned, dtype)
+        xs = moving_positions(x1, x2, bins[1], spatial_scale, sampling_ratio, aligned, dtype)
+        for i, j in np.ndindex(*bins):
+            for (y, y_by_y1, y_by_y2), (x, x_by_x1, x_by_x2) in itertools.product(ys[i], xs[j]):
+                if y < -1 or y > height or x < -1 or x > width:
+                    continue
+                (top, over), (bottom, under) = between(y, height)
+                (left, before), (right, after) = between(x, width)
+                by_y = before * (image[:, bottom, left] - image[:, top, left])
+                by_y += after * (image[:, bottom, right] - image[:, top, right])
+                by_x = over * (image[:, top, right] - image[:, top, left])
+                by_x += under * (image[:, bottom, right] - image[:, bottom, left])
+                by_y = (by_y * grad_output[k, :, i, j]).sum() * (0 <= y < height - 1)
+                by_x = (by_x * grad_output[k, :, i, j]).sum() * (0 <= x < width - 1)
+                moved = np.array([by_x * x_by_x1, by_y * y_by_y1, by_x * x_by_x2, by_y * y_by_y2])
+                grad_boxes[k] += moved / (len(ys[i]) * len(xs[j]))
+    return grad_boxes
+
+
+def moving_positions(low, high, bins, spatial_scale, sampling_ratio, aligned, dtype):
+    """For each bin of an axis a list of (position, its derivative by low, its derivative by high)."""
+    places = positions(low, high, bins, spatial_scale, sampling_ratio, aligned, dtype)
+    scale, real = float(np.dtype(dtype).type(spatial_scale)), np.dtype(dtype).type
+    offset = real(0.5 if aligned else 0)
+    side = (real(high) * real(spatial_scale) - offset) - (real(low) * real(spatial_scale) - offset)
+    rigid = not aligned and side < 1
+    moving = []
+    for i, of_bin in enumerate(places):
+        shares = [0 if rigid else (i + (s + 0.5) / len(of_bin)) / bins for s in range(len(of_bin))]
+        moving.append([(x, scale * (1 - u), scale * u) for x, u in zip(of_bin, shares, strict=True)])
+    return moving
+
+
 def neighbours(box, map_size, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False, *, dtype):
     """Yield (bin row, bin column, y, x, weight) for the four neighbours of each sample of a box."""
     (height, width), (_, x1, y1, x2, y2) = map_size, box

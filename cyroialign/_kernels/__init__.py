@@ -54,6 +54,20 @@ class Kernels(Protocol):
         threads: int,
     ) -> None: ...
 
+    def roi_align_boxes_backward(
+        self,
+        grad_output: np.ndarray,
+        input: np.ndarray,
+        boxes: np.ndarray,
+        grad_boxes: np.ndarray,
+        spatial_scale: float,
+        sampling_ratio: int,
+        aligned: bool,
+        single: bool,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
 
 def _usable_levels() -> tuple[str, ...]:
     can_run = _runtime.cpu_levels()
