@@ -8,7 +8,18 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-TOPICS = ("backward", "dtypes", "forward", "grids", "imports", "latency", "layouts", "memory", "threads")
+TOPICS = (
+    "backward",
+    "box_gradient",
+    "dtypes",
+    "forward",
+    "grids",
+    "imports",
+    "latency",
+    "layouts",
+    "memory",
+    "threads",
+)
 
 
 @pytest.fixture
