@@ -24,7 +24,9 @@ cdef inline void blend_taps(
     So is a small count, since a row of a channels-first RoI has a strip or two, or three, or four.
     """
     if lines == 1 or count > 4:
-        blend_lines(target, target_pitch, source, source_pitch, lines, count, offset, weight, taps, add, widen)
+        blend_lines(
+            target, target_pitch, source, source_pitch, lines, count, offset, weight, taps, add, widen
+        )
     elif count == 1:
         blend_lines(target, target_pitch, source, source_pitch, lines, 1, offset, weight, taps, add, widen)
     elif count == 2:
@@ -167,7 +169,7 @@ cdef void forward_pixels(
     const Call* call, const RoI* roi, Py_ssize_t channel, int first_y, int last_y, int first_x, int last_x,
     real* scratch,
 ) noexcept nogil:
-    """Bins [first_y, last_y) by [first_x, last_x) of a RoI in a channels-last map, channels from `channel` on."""
+    """Some bins of a RoI, for a block of channels from `channel` on, of a channels-last map."""
     cdef const Sampling* shape = &call.plan.sampling
     cdef Py_ssize_t channels = call.channels, n = min(call.width, channels - channel)
     cdef const real* source = call.source + roi.image * shape.height * shape.width * channels + channel

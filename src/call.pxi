@@ -53,7 +53,7 @@ cdef bint open_call(
     """Share out the work and allocate; False where memory is short. Close the call in either case."""
     cdef Sampling* sampling = &call.plan.sampling
     cdef int y = 1 if channels_last else 2
-    cdef Py_ssize_t wanted, bins, pixels, y_stride, x_stride
+    cdef Py_ssize_t wanted, blocks, bins, pixels, y_stride, x_stride
     sampling.height, sampling.width = map_shape[y], map_shape[y + 1]
     sampling.bins_y, sampling.bins_x = bins_shape[y], bins_shape[y + 1]
     sampling.ratio = max(sampling_ratio, 0)
@@ -72,7 +72,8 @@ cdef bint open_call(
     call.pitch, call.slab, call.belts = 0, 1, 1
     if channels_last:
         pixels = sampling.bins_x if backward else pixels
-        call.width = pixel_block(call.channels, pixels, 1 if backward else wanted // call.rois + 1)
+        blocks = wanted // (call.images * sampling.height if backward else call.rois) + 1
+        call.width = pixel_block(call.channels, pixels, blocks)
         call.pitch = call.width
         call.scratch_reals = pixels * call.width
         y_stride = (sampling.bins_x if backward else sampling.width) * call.channels

@@ -139,7 +139,7 @@ cdef inline bint take_turn(const RoI* roi, Py_ssize_t first_row, Turn* turn) noe
 cdef void sweep(
     const Call* call, Py_ssize_t channel, Turn* turns, Py_ssize_t n, real* scratch
 ) noexcept nogil:
-    """Pool the bins of all turns from left to right, tile by tile: what is near on the map is read together."""
+    """Pool the bins of all turns from left to right: what is near on the map is read together."""
     cdef int x, bins = <int> call.plan.sampling.bins_x
     cdef Py_ssize_t column = 0, i
     cdef Turn* turn
