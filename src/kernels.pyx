@@ -106,20 +106,20 @@ cdef void forward_piece(
 ) noexcept nogil:
     cdef real* scratch = call.scratch + thread * call.scratch_reals
     cdef Turn* turns = call.turns + thread * TURNS
-    cdef Py_ssize_t count = call.plan.count, first = count * part // call.parts
-    cdef Py_ssize_t last = count * (part + 1) // call.parts, next, n
-    while first < last:
-        if call.channels_last:
-            n = 0
-            next = first
-            while next < last and n < TURNS and call.plan.rois[next].image == call.plan.rois[first].image:
-                n += take_turn(call.plan.rois + next, belt * BELT, turns + n)
-                next += 1
-            sweep(call, block * call.width, turns, n, scratch)
-            first = next
-        else:
-            forward_planes(call, call.plan.rois + first, block * call.width, scratch)
-            first += 1
+    cdef Py_ssize_t count = call.plan.count, i, n, image
+    cdef const RoI* rois = call.plan.rois
+    if not call.channels_last:
+        for i in range(count * part // call.parts, count * (part + 1) // call.parts):
+            forward_planes(call, rois + i, block * call.width, scratch)
+        return
+    # RoIs are in the order of their rows: for the same work in each of its parts, a belt deals them out.
+    i = part
+    while i < count:
+        n, image = 0, rois[i].image
+        while i < count and n < TURNS and rois[i].image == image:
+            n += take_turn(rois + i, belt * BELT, turns + n)
+            i += call.parts
+        sweep(call, block * call.width, turns, n, scratch)
 
 
 cdef inline bint take_turn(const RoI* roi, Py_ssize_t first_row, Turn* turn) noexcept nogil:
