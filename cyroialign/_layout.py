@@ -28,6 +28,13 @@ def in_kernel_order(array: np.ndarray, layout: str) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(array), last
 
 
+def in_given_order(array: np.ndarray, layout: str, channels_last: bool) -> np.ndarray:
+    """View a map for the kernels in the order of another one; copies it if its memory has not that order."""
+    if channels_last != (layout == "NHWC"):
+        array = array.transpose(TO_CHANNELS_LAST if channels_last else TO_CHANNELS_FIRST)
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
+
+
 def in_layout(array: np.ndarray, layout: str, channels_last: bool) -> np.ndarray:
     """View an array of the kernels with its axes in the order of the layout."""
     if channels_last == (layout == "NHWC"):

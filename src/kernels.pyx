@@ -15,6 +15,9 @@ include "call.pxi"
 include "average.pxi"
 include "slopes.pxi"
 include "box_gradient.pxi"
+include "extremes.pxi"
+include "maximum_call.pxi"
+include "maximum.pxi"
 
 
 def first_bad_box(
