@@ -200,14 +200,16 @@ def roi_align_backward(
     Notes
     -----
     The mean is linear in the map, and this is its transpose: ``(roi_align(x) * g).sum() == (x *
-    roi_align_backward(g)).sum()`` to rounding. With ``mode="max"`` the gradient of a bin goes to the four
-    neighbours of its largest sample, each times its weight, with ``"onnx_max"`` to the neighbour whose weighted
-    value is the largest, times that weight; on a tie, to the first sample, row by row with ``"max"``, or the
-    first neighbour, column by column with ``"onnx_max"``. Where a sample out of range has won, it goes
-    nowhere; where a NaN has, to the first. The winners are found again from `input`.
+    roi_align_backward(g)).sum()`` to rounding.
 
-    The sums run in an order that depends on the boxes alone, without atomic operations, so that the result has the same
-    bits for every number of threads and every SIMD level.
+    With ``mode="max"`` the gradient of a bin goes to the four neighbours of its largest sample, each times
+    its weight; with ``"onnx_max"`` to the neighbour whose product is the largest, times its weight. On a tie
+    the first wins: of samples row by row, of neighbours column by column. If that is a sample out of range,
+    or a bin has no samples, the gradient goes nowhere; of a NaN it goes to the first NaN. The winners
+    are found again from `input`.
+
+    The sums run in an order that depends on the boxes alone, without atomic operations, so that the
+    result has the same bits for every number of threads and every SIMD level.
 
     Examples
     --------

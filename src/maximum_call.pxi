@@ -173,8 +173,9 @@ cdef void plan_max_roi(const MaxCall* call, const double* box, Py_ssize_t i, int
 cdef Work work_on(const MaxCall* call, const MaxRoI* roi, Py_ssize_t block, int thread) noexcept nogil:
     cdef Work work
     cdef Py_ssize_t channel = block * call.pitch
-    cdef Py_ssize_t of_map = first_number(call, roi.image, channel, call.sampling.height * call.sampling.width)
-    cdef Py_ssize_t of_bins = first_number(call, roi.row, channel, call.sampling.bins_y * call.sampling.bins_x)
+    cdef const Sampling* shape = &call.sampling
+    cdef Py_ssize_t of_map = first_number(call, roi.image, channel, shape.height * shape.width)
+    cdef Py_ssize_t of_bins = first_number(call, roi.row, channel, shape.bins_y * shape.bins_x)
     cdef bint backward = call.grad_output != NULL
     work.call, work.roi, work.n = call, roi, min(call.pitch, call.channels - channel)
     work.map = call.map + of_map

@@ -264,7 +264,7 @@ def test_simd_levels(level, digests_here, run_python):
         assert test_maximum.show_config(as_dict=True)["simd"] == {level!r}
         print(json.dumps(test_maximum.digests()))
     """
-    assert json.loads(run_python(code, CYROIALIGN_SIMD=level).stdout) == digests_here
+    assert json.loads(run_python(code, CYROIALIGN_SIMD=level, timeout=300).stdout) == digests_here
 
 
 # Values that are not finite
@@ -425,10 +425,10 @@ def test_memory_of_hostile_boxes(of_hostile_boxes):
 
 @every_mode
 def test_many_samples_between_two_pixels(mode):
-    """32767 samples a bin and axis take no longer than a few: no loop visits all pairs of them."""
-    input, grad_output, boxes = some_call(boxes=3)
+    """Any number of samples takes as long as a few: no loop visits each of the 1e9 of a bin."""
+    input, grad_output, boxes = some_call(boxes=3, shape=(2, 1, 13, 17))
     output, grad_input = both(input, grad_output, boxes, 0.5, 32767, mode=mode)
-    few = reference_maximum.roi_align(input, boxes, (4, 3), 0.5, 65, mode=mode)
+    few = reference_maximum.roi_align(input, boxes, (4, 3), 0.5, 40, mode=mode)
     np.testing.assert_allclose(output, few, rtol=0, atol=0.2)
     assert (grad_input * input).sum() == pytest.approx((output * grad_output).sum(), rel=1e-12)
 
