@@ -7,20 +7,32 @@ from cyroialign.anchors import AnchorGenerator
 from cyroialign.box_gradient import roi_align_boxes_backward
 from cyroialign.fpn import FeaturePyramidNetwork
 from cyroialign.poolers import assign_levels
+from cyroialign.ps_roi_align import PSRoIAlign, ps_roi_align, ps_roi_align_backward
+from cyroialign.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool_backward
 from cyroialign.roi_align import RoIAlign, roi_align, roi_align_backward
+from cyroialign.roi_pool import RoIPool, roi_pool, roi_pool_backward
 from cyroialign.why_zero import why_zero
 
 __all__ = [
     "AnchorGenerator",
     "FeaturePyramidNetwork",
+    "PSRoIAlign",
+    "PSRoIPool",
     "RoIAlign",
+    "RoIPool",
     "__version__",
     "assign_levels",
     "get_num_threads",
     "num_threads",
+    "ps_roi_align",
+    "ps_roi_align_backward",
+    "ps_roi_pool",
+    "ps_roi_pool_backward",
     "roi_align",
     "roi_align_backward",
     "roi_align_boxes_backward",
+    "roi_pool",
+    "roi_pool_backward",
     "set_num_threads",
     "show_config",
     "why_zero",

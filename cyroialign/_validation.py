@@ -139,17 +139,34 @@ def same_shape(array: np.ndarray, name: str, expected: tuple[int, ...], why: str
         raise ValueError(f"{name} must have shape {expected} ({why}), got {array.shape}")
 
 
-def fitting_gradient(grad_output: tuple[int, ...], boxes: int, input_shape: tuple[int, ...]) -> None:
-    """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W)."""
+def channels_of_bins(channels: int, bins: tuple[int, int]) -> int:
+    """Return the output channels of a position-sensitive operator."""
+    if channels % (bins[0] * bins[1]):
+        raise ValueError(
+            "input must have as many channels for each bin of output_size, "
+            f"a multiple of {bins[0]} * {bins[1]}, got {channels}"
+        )
+    return channels // (bins[0] * bins[1])
+
+
+def fitting_gradient(
+    grad_output: tuple[int, ...],
+    boxes: int,
+    input_shape: tuple[int, ...],
+    position_sensitive: bool = False,
+) -> None:
+    """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W), or (N, C * PH * PW, H, W)."""
     shapes = (
         f"grad_output, as (K, C, PH, PW), is {grad_output}, and the input, as (N, C, H, W), {input_shape}"
     )
     if grad_output[0] != boxes:
         raise ValueError(f"grad_output must have one row for each of the {boxes} boxes: {shapes}")
-    if grad_output[1] != input_shape[1]:
+    if not position_sensitive and grad_output[1] != input_shape[1]:
         raise ValueError(f"grad_output must have as many channels as the input: {shapes}")
     if min(grad_output[2:]) < 1:
         raise ValueError(f"grad_output must have bins: {shapes}")
+    if position_sensitive and math.prod(grad_output[1:]) != input_shape[1]:
+        raise ValueError(f"the input must have C * PH * PW channels: {shapes}")
 
 
 def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str) -> None:
@@ -186,6 +203,11 @@ def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int) -> None
             f"a list of boxes must have one array an image, {images} for this input, got {len(boxes)}; "
             "rows of (batch_index, x1, y1, x2, y2) must come as one array"
         )
+
+
+def same_dtype(array: np.ndarray, name: str, expected: np.dtype, why: str) -> None:
+    if array.dtype != expected:
+        raise TypeError(f"{name} must have dtype {expected}, that of {why}, got {array.dtype}")
 
 
 def room_for_boxes(height: int, width: int, boxes: int) -> None:

@@ -18,6 +18,9 @@ include "box_gradient.pxi"
 include "extremes.pxi"
 include "maximum_call.pxi"
 include "maximum.pxi"
+include "ranges.pxi"
+include "roi_pool.pxi"
+include "position_sensitive.pxi"
 
 
 def first_bad_box(

@@ -4,10 +4,17 @@ cdef extern from "simd.h" nogil:
     ctypedef float real  # or double: the build says
     ctypedef float lanes
     ctypedef float wide  # WIDE vectors in one
+    ctypedef int lane_number  # as wide as a real
+    ctypedef int lane_numbers
+    ctypedef struct Winners:
+        lanes value
+        lane_numbers row, column
     enum:
         LANES
         WIDE
     lanes zeros()
+    lanes all_lanes(real value)
+    lanes greater(lanes v, lanes than)  # where v is greater, v, else the other one: NaN is not greater
     lanes load(const real* source)
     lanes load_first(const real* source, Py_ssize_t n)
     wide load_wide(const real* source)
@@ -18,5 +25,7 @@ cdef extern from "simd.h" nogil:
     lanes larger(lanes a, lanes b)  # NaN if either is, and b if they are equal
     lanes where_reached(lanes value, lanes largest, lanes v)  # v where value is the largest or NaN, else 0
     lanes unless_reached(lanes value, lanes largest, lanes v)  # v where it is neither, else 0
+    lane_numbers numbers(lane_number value)
+    void contest(Winners* winners, lanes v, int row, int column)
     void transpose(lanes* v)  # of LANES vectors
     bint CHECKED  # in a checked build

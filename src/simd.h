@@ -35,6 +35,9 @@ typedef float real;
  * for the maximum of numbers of which none, one or several may be NaN. */
 
 /* GCC and Clang: the compiler's own vectors, with + and * as for numbers. */
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 #ifdef __AVX__ /* AVX-512 too, for its 32 registers: with 64 bytes channels-first took a fourth longer */
 #define VECTOR_BYTES 32
 #else
@@ -48,6 +51,8 @@ typedef float real;
 
 typedef real lanes __attribute__((vector_size(VECTOR_BYTES)));
 typedef real lanes_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(REAL_BYTES)));
+typedef __typeof__(((lanes){0} < (lanes){0})[0]) lane_number; /* a whole number as wide as a lane */
+typedef lane_number lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
 
 /* The widest vectors there are, for the sums that wait for memory: see `blend` in average.pxi. */
 #ifdef __AVX512F__
@@ -63,31 +68,54 @@ static inline wide load_wide(const real *from) { return *(const wide_anywhere *)
 static inline void store_wide(real *to, wide v) { *(wide_anywhere *)to = v; }
 
 static inline lanes zeros(void) { return (lanes){0}; }
+static inline lanes all_lanes(real value) { return zeros() + value; }
 static inline lanes load(const real *from) { return *(const lanes_anywhere *)from; }
 static inline void store(real *to, lanes v) { *(lanes_anywhere *)to = v; }
 
-typedef __typeof__((lanes){0} < (lanes){0}) lane_masks; /* whole numbers: all bits of a lane, or none */
-
 static inline lanes larger(lanes a, lanes b)
 {
-    const lane_masks first = (a > b) | (a != a);
-    return (lanes)((first & (lane_masks)a) | (~first & (lane_masks)b));
+    const lane_numbers first = (a > b) | (a != a);
+    return (lanes)((first & (lane_numbers)a) | (~first & (lane_numbers)b));
 }
 
 static inline lanes where_reached(lanes value, lanes largest, lanes v)
 {
-    return (lanes)(((value == largest) | (value != value)) & (lane_masks)v);
+    return (lanes)(((value == largest) | (value != value)) & (lane_numbers)v);
 }
 
 static inline lanes unless_reached(lanes value, lanes largest, lanes v)
 {
-    return (lanes)(~((value == largest) | (value != value)) & (lane_masks)v);
+    return (lanes)(~((value == largest) | (value != value)) & (lane_numbers)v);
+}
+
+/* Where a lane of v is greater, that lane, else that of `than`. x86 has an instruction that does just this. */
+#if defined(__AVX__) && REAL_BYTES == 4
+static inline lanes greater(lanes v, lanes than) { return _mm256_max_ps(v, than); }
+#elif defined(__AVX__)
+static inline lanes greater(lanes v, lanes than) { return _mm256_max_pd(v, than); }
+#elif defined(__SSE2__) && REAL_BYTES == 4
+static inline lanes greater(lanes v, lanes than) { return _mm_max_ps(v, than); }
+#elif defined(__SSE2__)
+static inline lanes greater(lanes v, lanes than) { return _mm_max_pd(v, than); }
+#else
+static inline lanes greater(lanes v, lanes than)
+{
+    const lane_numbers chosen = v > than;
+    return (lanes)((chosen & (lane_numbers)v) | (~chosen & (lane_numbers)than));
+}
+#endif
+
+static inline lane_numbers numbers(lane_number value) { return (lane_numbers){0} + value; }
+static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_numbers other)
+{
+    const lane_numbers chosen = v > than;
+    return (chosen & number) | (~chosen & other);
 }
 
 #if defined(__clang__) || __GNUC__ >= 12
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (lane_masks){__VA_ARGS__})
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (lane_numbers){__VA_ARGS__})
 #endif
 
 #else
@@ -100,7 +128,10 @@ typedef real lanes;
 typedef real wide;
 static inline wide load_wide(const real *from) { return *from; }
 static inline void store_wide(real *to, wide v) { *to = v; }
+typedef int lane_number;
+typedef int lane_numbers;
 static inline lanes zeros(void) { return 0; }
+static inline lanes all_lanes(real value) { return value; }
 static inline lanes load(const real *from) { return *from; }
 static inline void store(real *to, lanes v) { *to = v; }
 static inline lanes larger(lanes a, lanes b) { return a > b || a != a ? a : b; }
@@ -111,6 +142,12 @@ static inline lanes where_reached(lanes value, lanes largest, lanes v)
 static inline lanes unless_reached(lanes value, lanes largest, lanes v)
 {
     return value == largest || value != value ? 0 : v;
+}
+static inline lanes greater(lanes v, lanes than) { return v > than ? v : than; }
+static inline lane_numbers numbers(lane_number value) { return value; }
+static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_numbers other)
+{
+    return v > than ? number : other;
 }
 
 #endif
@@ -124,6 +161,17 @@ static inline void prefetch(const real *to, ptrdiff_t n)
 #else
     (void)to, (void)n;
 #endif
+/* The largest number that each lane has met, and where: the first of equals. NaN is never greater. */
+typedef struct {
+    lanes value;
+    lane_numbers row, column;
+} Winners;
+
+static inline void contest(Winners *winners, lanes v, int row, int column)
+{
+    winners->row = where_greater(v, winners->value, row, winners->row);
+    winners->column = where_greater(v, winners->value, column, winners->column);
+    winners->value = greater(v, winners->value);
 }
 
 /* The first n < LANES lanes alone, for the ends of arrays. The other lanes of what is loaded are 0.

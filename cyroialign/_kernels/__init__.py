@@ -97,6 +97,55 @@ class Kernels(Protocol):
         threads: int,
     ) -> None: ...
 
+    def roi_pool(
+        self,
+        input: np.ndarray,
+        boxes: np.ndarray,
+        output: np.ndarray,
+        spatial_scale: float,
+        single: bool,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
+    def roi_pool_backward(
+        self,
+        grad_output: np.ndarray,
+        input: np.ndarray,
+        boxes: np.ndarray,
+        grad_input: np.ndarray,
+        spatial_scale: float,
+        single: bool,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
+    def position_sensitive(
+        self,
+        input: np.ndarray,
+        boxes: np.ndarray,
+        output: np.ndarray,
+        spatial_scale: float,
+        sampling_ratio: int,
+        quantised: bool,
+        single: bool,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
+    def position_sensitive_backward(
+        self,
+        grad_output: np.ndarray,
+        boxes: np.ndarray,
+        grad_input: np.ndarray,
+        spatial_scale: float,
+        sampling_ratio: int,
+        quantised: bool,
+        single: bool,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
 
 def _usable_levels() -> tuple[str, ...]:
     can_run = _runtime.cpu_levels()
