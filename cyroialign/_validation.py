@@ -205,11 +205,6 @@ def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int) -> None
         )
 
 
-def same_dtype(array: np.ndarray, name: str, expected: np.dtype, why: str) -> None:
-    if array.dtype != expected:
-        raise TypeError(f"{name} must have dtype {expected}, that of {why}, got {array.dtype}")
-
-
 def room_for_boxes(height: int, width: int, boxes: int) -> None:
     if boxes and not (height and width):
         raise ValueError(

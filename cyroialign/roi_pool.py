@@ -182,7 +182,7 @@ def roi_pool_backward(
     _validation.choice(layout, "layout", _validation.LAYOUTS)
     maps, channels_last = _layout.in_kernel_order(_validation.feature_map(input, "input"), layout)
     grads, grads_last = _layout.in_kernel_order(_validation.feature_map(grad_output, "grad_output"), layout)
-    _validation.same_dtype(grads, "grad_output", maps.dtype, "input")
+    _validation.same_dtype(grads, "grad_output", maps, "input")
     if grads_last != channels_last:
         grads = np.ascontiguousarray(
             grads.transpose(_layout.TO_CHANNELS_LAST if channels_last else _layout.TO_CHANNELS_FIRST)

@@ -279,11 +279,11 @@ cdef void unpool_bins_of_planes(
                 if first_row * width <= y.offset[t] < last_row * width:
                     row = target + y.offset[t] + first
                     for p in range(planes):
-                        add_first(row + p * step, y.weight[t] * tile[p], window)
+                        add_leading(row + p * step, y.weight[t] * tile[p], window)
         target += plane
 
 
-cdef inline void add_first(real* target, lanes v, Py_ssize_t n) noexcept nogil:
+cdef inline void add_leading(real* target, lanes v, Py_ssize_t n) noexcept nogil:
     store_first(target, load_first(target, n) + v, n)
 
 

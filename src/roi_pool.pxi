@@ -216,7 +216,7 @@ cdef void pool_line_of_planes(
         bin += LANES
 
 
-cdef void pool_piece(const Pool* pool, Py_ssize_t block, Py_ssize_t run) noexcept nogil:
+cdef void roi_pool_piece(const Pool* pool, Py_ssize_t block, Py_ssize_t run) noexcept nogil:
     """A run of lines of bins, of RoI after RoI, for one block of channels."""
     cdef Py_ssize_t lines = pool.sampling.bins_y, total = pool.rois * lines
     cdef Py_ssize_t unit, last = total * (run + 1) // pool.parts, i, line
@@ -287,7 +287,9 @@ cdef void unpool_line(
         grads += pixel
 
 
-cdef void unpool_piece(const Pool* pool, Py_ssize_t image, Py_ssize_t block, Py_ssize_t group) noexcept nogil:
+cdef void roi_pool_backward_piece(
+    const Pool* pool, Py_ssize_t image, Py_ssize_t block, Py_ssize_t group
+) noexcept nogil:
     """Zero and sum the gradient of a group of rows of one image, for one block of channels."""
     cdef const Sampling* shape = &pool.sampling
     cdef Py_ssize_t channel = block * pool.width, end = min(channel + pool.width, pool.channels)
@@ -351,7 +353,7 @@ def roi_pool(
                 pool.blocks * pool.parts, num_threads=pool.threads, schedule="dynamic",
                 use_threads_if=pool.threads > 1,
             ):
-                pool_piece(&pool, piece // pool.parts, piece % pool.parts)
+                roi_pool_piece(&pool, piece // pool.parts, piece % pool.parts)
         close_pool(&pool)
     if not ready:
         raise MemoryError("no memory for the tables of roi_pool")
@@ -378,7 +380,7 @@ def roi_pool_backward(
                 pool.images * pool.blocks * pool.parts, num_threads=pool.threads, schedule="dynamic",
                 use_threads_if=pool.threads > 1,
             ):
-                unpool_piece(
+                roi_pool_backward_piece(
                     &pool, piece // (pool.blocks * pool.parts), piece // pool.parts % pool.blocks,
                     piece % pool.parts,
                 )

@@ -161,6 +161,8 @@ static inline void prefetch(const real *to, ptrdiff_t n)
 #else
     (void)to, (void)n;
 #endif
+}
+
 /* The largest number that each lane has met, and where: the first of equals. NaN is never greater. */
 typedef struct {
     lanes value;
