@@ -6,13 +6,14 @@ from cyroialign._version import __version__
 from cyroialign.anchors import AnchorGenerator
 from cyroialign.box_gradient import roi_align_boxes_backward
 from cyroialign.fpn import FeaturePyramidNetwork
-from cyroialign.poolers import assign_levels
+from cyroialign.poolers import MultiScaleRoIAlign, assign_levels
 from cyroialign.roi_align import RoIAlign, roi_align, roi_align_backward
 from cyroialign.why_zero import why_zero
 
 __all__ = [
     "AnchorGenerator",
     "FeaturePyramidNetwork",
+    "MultiScaleRoIAlign",
     "RoIAlign",
     "__version__",
     "assign_levels",

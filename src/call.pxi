@@ -46,16 +46,14 @@ cdef struct Call:
     Plan plan
 
 
-cdef inline Level level_of(
-    const real* map, const Py_ssize_t* map_shape, double spatial_scale, bint channels_last
+cdef inline void set_level(
+    Level* level, const real* map, const Py_ssize_t* map_shape, double spatial_scale, bint channels_last
 ) noexcept nogil:
-    """A level that holds what the map alone tells; `open_call` adds the rest."""
-    cdef Level level
+    """Note what the map alone tells; `open_call` adds the rest."""
     cdef int y = 1 if channels_last else 2
     level.map = <real*> map
     level.sampling.height, level.sampling.width = map_shape[y], map_shape[y + 1]
     level.sampling.scale = spatial_scale
-    return level
 
 
 cdef bint open_call(

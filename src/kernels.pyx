@@ -40,7 +40,8 @@ def roi_align(
     double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
     """Fill output (K, C, PH, PW) from input (N, C, H, W), or both with the channels last; none is empty."""
-    cdef Level level = level_of(&input[0, 0, 0, 0], input.shape, spatial_scale, channels_last)
+    cdef Level level
+    set_level(&level, &input[0, 0, 0, 0], input.shape, spatial_scale, channels_last)
     carry_out(
         &level, 1, NULL, input.shape[0], boxes, &output[0, 0, 0, 0], output.shape, False,
         sampling_ratio, aligned, single, channels_last, threads,
@@ -52,7 +53,8 @@ def roi_align_backward(
     double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
     """Fill grad_input (N, C, H, W) from grad_output (K, C, PH, PW), or both with the channels last."""
-    cdef Level level = level_of(&grad_input[0, 0, 0, 0], grad_input.shape, spatial_scale, channels_last)
+    cdef Level level
+    set_level(&level, &grad_input[0, 0, 0, 0], grad_input.shape, spatial_scale, channels_last)
     carry_out(
         &level, 1, NULL, grad_input.shape[0], boxes, &grad_output[0, 0, 0, 0], grad_output.shape, True,
         sampling_ratio, aligned, single, channels_last, threads,
@@ -68,10 +70,12 @@ def roi_align_levels(
     cdef Level* maps = <Level*> malloc(len(inputs) * sizeof(Level))
     cdef const real[:, :, :, ::1] input
     cdef Py_ssize_t i
+    if maps == NULL:
+        raise MemoryError("no memory for the table of levels")
     try:
-        for i in range(len(inputs) if maps != NULL else 0):
+        for i in range(len(inputs)):
             input = inputs[i]  # the tuple keeps it where it is
-            maps[i] = level_of(&input[0, 0, 0, 0], input.shape, spatial_scales[i], channels_last)
+            set_level(maps + i, &input[0, 0, 0, 0], input.shape, spatial_scales[i], channels_last)
         carry_out(
             maps, len(inputs), &levels[0], input.shape[0], boxes, &output[0, 0, 0, 0], output.shape, False,
             sampling_ratio, aligned, single, channels_last, threads,
@@ -89,10 +93,12 @@ def roi_align_levels_backward(
     cdef Level* maps = <Level*> malloc(len(grad_inputs) * sizeof(Level))
     cdef real[:, :, :, ::1] grad_input
     cdef Py_ssize_t i
+    if maps == NULL:
+        raise MemoryError("no memory for the table of levels")
     try:
-        for i in range(len(grad_inputs) if maps != NULL else 0):
+        for i in range(len(grad_inputs)):
             grad_input = grad_inputs[i]
-            maps[i] = level_of(&grad_input[0, 0, 0, 0], grad_input.shape, spatial_scales[i], channels_last)
+            set_level(maps + i, &grad_input[0, 0, 0, 0], grad_input.shape, spatial_scales[i], channels_last)
         carry_out(
             maps, len(grad_inputs), &levels[0], grad_input.shape[0], boxes,
             &grad_output[0, 0, 0, 0], grad_output.shape, True,
@@ -115,25 +121,23 @@ cdef int carry_out(
     """
     cdef Call call
     cdef Py_ssize_t piece, first = 0
-    cdef bint ready = False
+    cdef bint ready
     with nogil:
-        if levels != NULL:
-            ready = open_call(
-                &call, levels, level_count, level_of_box, images, output, output_shape, backward,
-                sampling_ratio, aligned, single, channels_last, threads,
-            )
-            while ready and first < call.rois:
-                make_plan(&call.plan, &boxes[0, 0], first, call.rois, call.threads)
-                for piece in prange(
-                    call.pieces, num_threads=call.threads, schedule="dynamic",
-                    use_threads_if=call.threads > 1,
-                ):
-                    if backward:
-                        backward_piece(&call, piece, first == 0, threadid())
-                    else:
-                        forward_piece(&call, piece, threadid())
-                first += call.plan.count
-            close_call(&call)
+        ready = open_call(
+            &call, levels, level_count, level_of_box, images, output, output_shape, backward,
+            sampling_ratio, aligned, single, channels_last, threads,
+        )
+        while ready and first < call.rois:
+            make_plan(&call.plan, &boxes[0, 0], first, call.rois, call.threads)
+            for piece in prange(
+                call.pieces, num_threads=call.threads, schedule="dynamic", use_threads_if=call.threads > 1
+            ):
+                if backward:
+                    backward_piece(&call, piece, first == 0, threadid())
+                else:
+                    forward_piece(&call, piece, threadid())
+            first += call.plan.count
+        close_call(&call)
     if not ready:
         raise MemoryError("no memory for the tables of RoIAlign")
     return 0
