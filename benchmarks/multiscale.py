@@ -20,9 +20,7 @@ class MultiscaleSuiteBase:
         self.axes = (0, 2, 3, 1) if layout == "NHWC" else (0, 1, 2, 3)
         sizes = [(IMAGE[0] >> level, IMAGE[1] >> level) for level in (2, 3, 4, 5)]
         self.x = {
-            name: np.ascontiguousarray(
-                rng.standard_normal((1, 256, *size), np.float32).transpose(self.axes)
-            )
+            name: np.ascontiguousarray(rng.standard_normal((1, 256, *size), np.float32).transpose(self.axes))
             for name, size in zip(NAMES, sizes, strict=True)
         }
         side, aspect = np.exp(rng.uniform(np.log(16), np.log(700), 1000)), rng.uniform(0.5, 2, 1000) ** 0.5

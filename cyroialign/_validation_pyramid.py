@@ -162,7 +162,7 @@ def pyramid(x: Any, in_channels_list: Sequence[int], taken: str | None) -> dict[
 
 def map_names(value: Any) -> list[str]:
     """Check featmap_names: one name, or names of which none is twice."""
-    names = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [None]
+    names: list[Any] = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"featmap_names must be a str or a sequence of str, got {_kind(value)}")
     if not names or len(set(names)) < len(names):
@@ -173,7 +173,7 @@ def map_names(value: Any) -> list[str]:
 def average(mode: Any) -> str:
     if choice(mode, "mode", MODES) != "avg":
         raise ValueError(
-            f"mode must be 'avg' to pool from several levels, got {mode!r}; call roi_align with it for each level"
+            f"mode must be 'avg' to pool from several levels, got {mode!r}; call roi_align level by level"
         )
     return "avg"
 
@@ -204,7 +204,8 @@ def pixels_to_pool(sizes: Sequence[tuple[int, ...]], names: Sequence[str], boxes
     for name, size in zip(names, sizes, strict=True):
         if not (size[2] and size[3]):
             raise ValueError(
-                f"x[{name!r}] must have pixels to pool {boxes} boxes from, got height {size[2]} and width {size[3]}"
+                f"x[{name!r}] must have pixels to pool {boxes} boxes from, "
+                f"got height {size[2]} and width {size[3]}"
             )
 
 

@@ -162,9 +162,9 @@ class MultiScaleRoIAlign:
     -----
     Maps have a `spatial_scale` each, the power of two next to the height of the map divided by that of the
     tallest image, as in torchvision. Boxes of all levels are pooled in one pass, straight to their place in
-    the result: each has the same bits as from `roi_align` on the map of its level. As there, bits do not depend
-    on the number of threads or the SIMD level. The gradients have the bits of `roi_align_backward`, level by
-    level, unless there are so many boxes (thousands) that they are carried out in several portions.
+    the result: each has the same bits as from `roi_align` on the map of its level. As there, bits do not
+    depend on the number of threads or the SIMD level. The gradients have the bits of `roi_align_backward`,
+    level by level, unless there are so many boxes that they are carried out in several portions.
 
     torchvision leaves out silently what `featmap_names` has and `x` has not; here that is an error.
 
@@ -225,8 +225,8 @@ class MultiScaleRoIAlign:
         Parameters
         ----------
         x : mapping of str to (N, C, H_l, W_l) array
-            The maps, all float32 or all float64; (N, H_l, W_l, C) with ``layout="NHWC"``. Memory in the order of
-            either layout is read in place, if it is that of the first map.
+            The maps, all float32 or all float64; (N, H_l, W_l, C) with ``layout="NHWC"``. Memory in the
+            order of either layout is read in place, if it is that of the first map.
         boxes : list or tuple of N arrays (L_i, 4)
             For each image rows of (x1, y1, x2, y2), in pixels of the image.
         image_shapes : sequence of N (int, int)
@@ -235,8 +235,8 @@ class MultiScaleRoIAlign:
         Returns
         -------
         (K, C, height, width) ndarray
-            All boxes, image after image, of the dtype and memory order of the first map; (K, height, width, C)
-            with ``layout="NHWC"``.
+            All boxes, image after image, of the dtype and memory order of the first map;
+            (K, height, width, C) with ``layout="NHWC"``.
 
         Raises
         ------
@@ -326,8 +326,12 @@ class MultiScaleRoIAlign:
             _validation_pyramid.pixels_to_pool(sizes, names, count)
             scales = infer_scales([size[2:] for size in sizes], image_shapes)
             _validation_pyramid.finest_first(scales, names)
-            canonical = {"canonical_scale": self.canonical_scale, "canonical_level": self.canonical_level}
-            levels = assign_levels(boxes, *level_range(scales), **canonical).astype(np.intp, copy=False)
+            levels = assign_levels(
+                boxes,
+                *level_range(scales),
+                canonical_scale=self.canonical_scale,
+                canonical_level=self.canonical_level,
+            ).astype(np.intp, copy=False)
         rois = _boxes.read_boxes_of_levels(boxes, images, maps[0].dtype, scales, levels, bool(self.aligned))
         return _Pyramid(maps, sizes, np.array(scales), levels, rois)
 
@@ -337,7 +341,7 @@ class MultiScaleRoIAlign:
 
 
 class _Pyramid(NamedTuple):
-    """The checked arguments of a call: for each map its size (N, C, H, W) and scale, for each box its level."""
+    """The checked arguments of a call: of each map its size (N, C, H, W) and scale, of each box its level."""
 
     maps: list[np.ndarray]
     sizes: list[_layout.Size]
