@@ -4,7 +4,6 @@ Kernels know two orders, (N, C, H, W) and (N, H, W, C), both C-contiguous. The `
 the order of the axes; an array whose memory has the other order is read through a transposed view.
 """
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,16 +28,11 @@ def in_kernel_order(array: np.ndarray, layout: str) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(array), last
 
 
-def in_one_order(arrays: Sequence[np.ndarray], layout: str) -> tuple[tuple[np.ndarray, ...], bool]:
-    """View several maps for the kernels in the memory order of the first, as `in_kernel_order` does one."""
-    first, last = in_kernel_order(arrays[0], layout)
-    views = [first]
-    for array in arrays[1:]:
-        view, view_last = in_kernel_order(array, layout)
-        if view_last != last:
-            view = np.ascontiguousarray(view.transpose(TO_CHANNELS_LAST if last else TO_CHANNELS_FIRST))
-        views.append(view)
-    return tuple(views), last
+def in_given_order(array: np.ndarray, layout: str, channels_last: bool) -> np.ndarray:
+    """View a map for the kernels in the order of another one; copies it if its memory has not that order."""
+    if channels_last != (layout == "NHWC"):
+        array = array.transpose(TO_CHANNELS_LAST if channels_last else TO_CHANNELS_FIRST)
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
 
 
 def in_layout(array: np.ndarray, layout: str, channels_last: bool) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-MODES = ("avg",)
+MODES = ("avg", "max", "onnx_max")
 LAYOUTS = ("NCHW", "NHWC")
 MAX_SAMPLING_RATIO = 32767
 FLOATS = (np.float32, np.float64)
@@ -108,6 +108,19 @@ def feature_map(value: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} must have 4 axes, got shape {array.shape}")
     if max(array.shape) > MAX_LENGTH:
         raise ValueError(f"{name} may not be longer than {MAX_LENGTH} on an axis, got shape {array.shape}")
+    return array
+
+
+def map_of_gradient(value: Any, mode: str, dtype: np.dtype) -> np.ndarray:
+    """Check the input that the gradient of a maximum needs; grad_output has the given dtype."""
+    if value is None:
+        raise TypeError(
+            f"input is missing: with mode={mode!r} the gradient depends on the feature map, so give the one "
+            "that roi_align was given"
+        )
+    array = feature_map(value, "input")
+    if array.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"input must have dtype {dtype}, as grad_output has, got {array.dtype}")
     return array
 
 

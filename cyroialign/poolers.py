@@ -246,7 +246,9 @@ class MultiScaleRoIAlign:
             Where x lacks a map, shapes do not fit each other, or a box is not finite: the first is named.
         """
         pyramid = self._read(x, boxes, image_shapes)
-        maps, channels_last = _layout.in_one_order(pyramid.maps, self.layout)
+        first, channels_last = _layout.in_kernel_order(pyramid.maps[0], self.layout)
+        others = (_layout.in_given_order(one, self.layout, channels_last) for one in pyramid.maps[1:])
+        maps = (first, *others)
         bins_y, bins_x = _validation.output_size(self.output_size)
         size = (len(pyramid.levels), pyramid.sizes[0][1], bins_y, bins_x)
         threads = _threads.threads_for(self.num_threads)

@@ -26,7 +26,7 @@ def roi_align(
     out: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    r"""Pool each box of a feature map into a grid of bins by averaging bilinear samples.
+    r"""Pool each box of a feature map into a grid of bins: the mean or maximum of bilinear samples.
 
     Parameters
     ----------
@@ -50,8 +50,9 @@ def roi_align(
         at least one pixel wide and high.
     batch_indices : (K,) array of int, optional
         The image of each box, when `boxes` is (K, 4).
-    mode : {"avg"}, optional
-        How the samples of a bin become one value.
+    mode : {"avg", "max", "onnx_max"}, optional
+        How the samples of a bin become one value: their mean, the largest of them, or ONNX's maximum: the
+        largest of all their neighbours, each times its weight.
     layout : {"NCHW", "NHWC"}, optional
         The order of the axes of `input`, of the result and of `out`.
     out : ndarray, optional
@@ -90,6 +91,18 @@ def roi_align(
     an aligned box of zero or negative size. Positions are computed in float32 if `input` and `boxes` are
     both float32 or narrower, else in float64, every step rounded as torchvision does.
 
+    With ``mode="max"`` a bin is its largest sample (MMCV's maximum [2]_, and what "the maximum of the
+    samples" means in papers), of those in range and, if any is not, 0: a sample out of range counts as 0, as
+    in the mean. Nothing else keeps a bin from being negative. With ``mode="onnx_max"`` it is ONNX's
+    maximum [3]_, which does not add up the four neighbours of a sample:
+
+    .. math:: \max_{\text{samples}} \max(w_1 v_1, w_2 v_2, w_3 v_3, w_4 v_4)
+
+    as onnxruntime computes it, where a neighbour of weight 0 and a sample out of range count as 0. In both, a
+    bin with a NaN among its samples (or weighted neighbours) is NaN, but a neighbour of weight 0 counts as
+    0 whatever it is. Of the samples of a bin between the same pixels, the first and the last on each axis are
+    looked at: interpolation is linear between pixels, so that no other can be larger but by rounding.
+
     Results have the same bits for every number of threads and every SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
     the map. A NaN or infinity reaches only the bins that sample one of its neighbours.
@@ -97,6 +110,8 @@ def roi_align(
     References
     ----------
     .. [1] K. He, G. Gkioxari, P. Dollár, R. Girshick, "Mask R-CNN", ICCV 2017.
+    .. [2] `mmcv.ops.RoIAlign <https://mmcv.readthedocs.io>`_ with ``pool_mode="max"``.
+    .. [3] `RoiAlign <https://onnx.ai/onnx/operators/onnx__RoiAlign.html>`_ with ``mode="max"``.
 
     Examples
     --------
@@ -107,6 +122,12 @@ def roi_align(
     >>> cyroialign.roi_align(image, boxes, output_size=(2, 2), aligned=True)
     array([[[[ 6.,  7.],
              [11., 12.]]]], dtype=float32)
+
+    The largest of four samples a bin instead of their mean:
+
+    >>> cyroialign.roi_align(image, boxes, 2, sampling_ratio=2, aligned=True, mode="max")
+    array([[[[ 7.5,  8.5],
+             [12.5, 13.5]]]], dtype=float32)
     """
     maps, channels_last, aligned, ratio = _read(input, "input", sampling_ratio, aligned, mode, layout)
     bins_y, bins_x = _validation.output_size(output_size)
@@ -119,10 +140,12 @@ def roi_align(
         given = [_validation.as_array(input, "input"), *rois.given]
         _layout.check_out(out, size, maps.dtype, layout, channels_last, given)
     target = _layout.target_for(out, size, maps.dtype, layout, channels_last)
-    if target.size:
-        kernels[maps.dtype].roi_align(
-            maps, rois.rows, target, rois.scale, ratio, aligned, rois.single, channels_last, threads
-        )
+    settings = (rois.scale, ratio, aligned, rois.single, channels_last)
+    if target.size and mode == "avg":
+        kernels[maps.dtype].roi_align(maps, rois.rows, target, *settings, threads)
+    elif target.size:
+        onnx = mode == "onnx_max"
+        kernels[maps.dtype].roi_align_max(maps, rois.rows, target, *settings, onnx, threads)
     return _layout.delivered(target, out, layout, channels_last)
 
 
@@ -141,7 +164,7 @@ def roi_align_backward(
     out: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    """Return the gradient of `roi_align` to its feature map: its transpose, applied to `grad_output`.
+    """Return the gradient of `roi_align` to its feature map.
 
     Parameters
     ----------
@@ -151,10 +174,11 @@ def roi_align_backward(
         As given to `roi_align`.
     input_shape : sequence of 4 ints
         The shape of the feature map, in the order of `layout`.
-    mode : {"avg"}, optional
+    mode : {"avg", "max", "onnx_max"}, optional
         As given to `roi_align`.
-    input : array of shape `input_shape`, optional
-        The feature map. The gradient of the average does not depend on it.
+    input : array of shape `input_shape` and the dtype of `grad_output`
+        The feature map. The gradient of the mean does not depend on it, and it may be left out; that of a
+        maximum does. Memory in another order than that of `grad_output` costs one copy.
     layout, num_threads : optional
         As in `roi_align`.
     out : ndarray, optional
@@ -168,16 +192,24 @@ def roi_align_backward(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        Where an argument has a wrong type or dtype, or `input` is missing with a maximum.
     ValueError
         Where a shape or value is wrong, as in `roi_align`, or where `grad_output`, `boxes` and
         `input_shape` do not fit each other. `out` is untouched then.
 
     Notes
     -----
-    ``(roi_align(x) * g).sum() == (x * roi_align_backward(g)).sum()`` to rounding. The sums run in an order
-    that depends on the boxes alone, without atomic operations, so that the result has the same
-    bits for every number of threads and every SIMD level.
+    The mean is linear in the map, and this is its transpose: ``(roi_align(x) * g).sum() == (x *
+    roi_align_backward(g)).sum()`` to rounding.
+
+    With ``mode="max"`` the gradient of a bin goes to the four neighbours of its largest sample, each times
+    its weight; with ``"onnx_max"`` to the neighbour whose product is the largest, times its weight. On a tie
+    the first wins: of samples row by row, of neighbours column by column. If that is a sample out of range,
+    or a bin has no samples, the gradient goes nowhere; of a NaN it goes to the first NaN. The winners
+    are found again from `input`.
+
+    The sums run in an order that depends on the boxes alone, without atomic operations, so that the
+    result has the same bits for every number of threads and every SIMD level.
 
     Examples
     --------
@@ -194,6 +226,7 @@ def roi_align_backward(
         grad_output, "grad_output", sampling_ratio, aligned, mode, layout
     )
     shape = _validation.shape_of_input(input_shape)
+    maps = None if mode == "avg" else _validation.map_of_gradient(input, mode, grads.dtype)
     if input is not None:
         _validation.same_shape(_validation.as_array(input, "input"), "input", shape, "that of input_shape")
     images, _, height, width = size = _layout.sizes(shape, layout == "NHWC")
@@ -207,12 +240,15 @@ def roi_align_backward(
             given.append(_validation.as_array(input, "input"))
         _layout.check_out(out, size, grads.dtype, layout, channels_last, given)
     target = _layout.target_for(out, size, grads.dtype, layout, channels_last)
-    if grads.size and target.size:
-        kernels[grads.dtype].roi_align_backward(
-            grads, rois.rows, target, rois.scale, ratio, aligned, rois.single, channels_last, threads
-        )
-    else:
+    settings = (rois.scale, ratio, aligned, rois.single, channels_last)
+    if not (grads.size and target.size):
         target.fill(0)
+    elif maps is None:
+        kernels[grads.dtype].roi_align_backward(grads, rois.rows, target, *settings, threads)
+    else:
+        maps = _layout.in_given_order(maps, layout, channels_last)
+        onnx = mode == "onnx_max"
+        kernels[grads.dtype].roi_align_max_backward(grads, maps, rois.rows, target, *settings, onnx, threads)
     return _layout.delivered(target, out, layout, channels_last)
 
 

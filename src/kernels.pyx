@@ -15,6 +15,9 @@ include "call.pxi"
 include "average.pxi"
 include "slopes.pxi"
 include "box_gradient.pxi"
+include "extremes.pxi"
+include "maximum_call.pxi"
+include "maximum.pxi"
 
 
 def first_bad_box(
@@ -147,24 +150,22 @@ cdef void forward_piece(const Call* call, Py_ssize_t piece, int thread) noexcept
     cdef const Level* level = find_level(call, &piece)
     cdef Py_ssize_t part = piece % level.parts, belt = piece // level.parts % level.belts
     cdef Py_ssize_t channel = piece // (level.belts * level.parts) * call.width
-    cdef Py_ssize_t begin = first_of(&call.plan, level, 0)
-    cdef Py_ssize_t count = first_of(&call.plan, level + 1, 0) - begin, n
-    cdef const RoI* roi = call.plan.rois + begin + count * part // level.parts
-    cdef const RoI* end = call.plan.rois + begin + count * (part + 1) // level.parts
     cdef real* scratch = call.scratch + thread * call.scratch_reals
     cdef Turn* turns = call.turns + thread * TURNS
-    cdef Py_ssize_t image
-    while roi < end:
-        if call.channels_last:
-            n = 0
-            image = roi.image
-            while roi < end and n < TURNS and roi.image == image:
-                n += take_turn(roi, belt * BELT, turns + n)
-                roi += 1
-            sweep(call, level, channel, turns, n, scratch)
-        else:
-            forward_planes(call, roi, channel, scratch)
-            roi += 1
+    cdef const RoI* rois = call.plan.rois + first_of(&call.plan, level, 0)
+    cdef Py_ssize_t count = first_of(&call.plan, level + 1, 0) - (rois - call.plan.rois), i, n, image
+    if not call.channels_last:
+        for i in range(count * part // level.parts, count * (part + 1) // level.parts):
+            forward_planes(call, rois + i, channel, scratch)
+        return
+    # RoIs are in the order of their rows: for the same work in each of its parts, a belt deals them out.
+    i = part
+    while i < count:
+        n, image = 0, rois[i].image
+        while i < count and n < TURNS and rois[i].image == image:
+            n += take_turn(rois + i, belt * BELT, turns + n)
+            i += level.parts
+        sweep(call, level, channel, turns, n, scratch)
 
 
 cdef inline bint take_turn(const RoI* roi, Py_ssize_t first_row, Turn* turn) noexcept nogil:

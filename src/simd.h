@@ -26,6 +26,14 @@ typedef float real;
 
 #if defined(__GNUC__) && !defined(CYROIALIGN_SCALAR)
 
+/* Both branches define, besides sums and products,
+ *
+ *     larger(a, b)                         NaN if either is, and b if they are equal
+ *     where_reached(value, largest, v)     v where a value is what `larger` made of it and others, else 0
+ *     unless_reached(value, largest, v)    v where it is not, else 0
+ *
+ * for the maximum of numbers of which none, one or several may be NaN. */
+
 /* GCC and Clang: the compiler's own vectors, with + and * as for numbers. */
 #ifdef __AVX__ /* AVX-512 too, for its 32 registers: with 64 bytes channels-first took a fourth longer */
 #define VECTOR_BYTES 32
@@ -58,11 +66,28 @@ static inline lanes zeros(void) { return (lanes){0}; }
 static inline lanes load(const real *from) { return *(const lanes_anywhere *)from; }
 static inline void store(real *to, lanes v) { *(lanes_anywhere *)to = v; }
 
+typedef __typeof__((lanes){0} < (lanes){0}) lane_masks; /* whole numbers: all bits of a lane, or none */
+
+static inline lanes larger(lanes a, lanes b)
+{
+    const lane_masks first = (a > b) | (a != a);
+    return (lanes)((first & (lane_masks)a) | (~first & (lane_masks)b));
+}
+
+static inline lanes where_reached(lanes value, lanes largest, lanes v)
+{
+    return (lanes)(((value == largest) | (value != value)) & (lane_masks)v);
+}
+
+static inline lanes unless_reached(lanes value, lanes largest, lanes v)
+{
+    return (lanes)(~((value == largest) | (value != value)) & (lane_masks)v);
+}
+
 #if defined(__clang__) || __GNUC__ >= 12
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-typedef __typeof__((lanes){0} < (lanes){0}) lane_numbers;
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (lane_numbers){__VA_ARGS__})
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (lane_masks){__VA_ARGS__})
 #endif
 
 #else
@@ -78,6 +103,15 @@ static inline void store_wide(real *to, wide v) { *to = v; }
 static inline lanes zeros(void) { return 0; }
 static inline lanes load(const real *from) { return *from; }
 static inline void store(real *to, lanes v) { *to = v; }
+static inline lanes larger(lanes a, lanes b) { return a > b || a != a ? a : b; }
+static inline lanes where_reached(lanes value, lanes largest, lanes v)
+{
+    return value == largest || value != value ? v : 0;
+}
+static inline lanes unless_reached(lanes value, lanes largest, lanes v)
+{
+    return value == largest || value != value ? 0 : v;
+}
 
 #endif
 

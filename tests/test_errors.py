@@ -82,8 +82,7 @@ BOTH = [  # arguments of either direction, the error, parts of its message
     ({"sampling_ratio": None}, TypeError, "sampling_ratio must be a whole number"),
     ({"aligned": None}, TypeError, "aligned must be True or False|None"),
     ({"aligned": "no"}, TypeError, "aligned must be True or False|'no'"),
-    ({"mode": "max"}, ValueError, "mode must be one of 'avg'|got 'max'"),
-    ({"mode": "onnx_max"}, ValueError, "mode must be one of 'avg'|got 'onnx_max'"),
+    ({"mode": "min"}, ValueError, "mode must be one of 'avg', 'max', 'onnx_max'|got 'min'"),
     ({"mode": None}, TypeError, "mode must be a str|None"),
     ({"layout": "CHWN"}, ValueError, "layout must be one of 'NCHW', 'NHWC'|got 'CHWN'"),
     ({"layout": 1}, TypeError, "layout must be a str|int 1"),
@@ -147,6 +146,12 @@ def test_forward(arguments, error, parts):
         ({"input_shape": (2, 8, 9, 3), "layout": "NHWC"}, ValueError, "channels|(2, 3, 8, 9)"),
         ({"input": np.ones((2, 3, 8, 8))}, ValueError, "input must have shape (2, 3, 8, 9)|(2, 3, 8, 8)"),
         ({"input": [1]}, TypeError, "input must be a NumPy array|list"),
+        ({"mode": "max"}, TypeError, "input is missing|mode='max'"),
+        ({"mode": "onnx_max"}, TypeError, "input is missing|mode='onnx_max'"),
+        ({"mode": "max", "input": FORWARD["input"].tolist()}, TypeError, "input must be a NumPy array|list"),
+        ({"mode": "max", "input": np.ones((2, 3, 8, 9))}, TypeError, "float32, as grad_output|float64"),
+        ({"mode": "max", "input": FORWARD["input"][0]}, ValueError, "input must have 4 axes|(3, 8, 9)"),
+        ({"mode": "max", "input": FORWARD["input"][1:]}, ValueError, "shape (2, 3, 8, 9)|(1, 3, 8, 9)"),
     ],
 )
 def test_backward(arguments, error, parts):

@@ -1,7 +1,7 @@
 """Equality with torchvision 0.29.2 on torch 2.15, which made data/torchvision_roi_align.npz on random data.
 
 Even cases are float32, odd ones float64; boxes lie inside, across and outside, tiny, zero-size and larger
-than the map.
+than the map. data/onnxruntime_max.npz is what ONNX Runtime 1.31.1 makes of the same with mode "max".
 """
 
 import json
@@ -13,7 +13,9 @@ import pytest
 from cyroialign import roi_align, roi_align_backward
 
 TOLERANCE = {"float32": 4e-6, "float64": 1e-12}  # of the largest value
-GOLDENS = np.load(pathlib.Path(__file__).parent / "data" / "torchvision_roi_align.npz")
+DATA = pathlib.Path(__file__).parent / "data"
+GOLDENS = np.load(DATA / "torchvision_roi_align.npz")
+MAXIMA = np.load(DATA / "onnxruntime_max.npz")
 CASES = json.loads(str(GOLDENS["cases"]))
 
 
@@ -34,6 +36,16 @@ def test_forward(case, layout):
     if layout == "NHWC":
         input, output = (np.ascontiguousarray(array.transpose(0, 2, 3, 1)) for array in (input, output))
     assert_close(roi_align(input, boxes, **CASES[case], layout=layout), output)
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_onnx_max(case):
+    if f"{case:03}/onnx_max" not in MAXIMA:
+        pytest.skip("ONNX Runtime refused this case")
+    input, boxes = golden(case, "input", "boxes")
+    scale = float(np.float32(CASES[case]["spatial_scale"]))  # as an attribute of ONNX holds it
+    output = roi_align(input, boxes, **{**CASES[case], "spatial_scale": scale}, mode="onnx_max")
+    assert_close(output, MAXIMA[f"{case:03}/onnx_max"])
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))

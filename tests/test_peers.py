@@ -14,7 +14,7 @@ COORDINATES = {True: "half_pixel", False: "output_half_pixel"}
 ARANGE = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
 
 
-def run_onnxruntime(input, boxes, output_size, spatial_scale, sampling_ratio, aligned):
+def run_onnxruntime(input, boxes, output_size, spatial_scale, sampling_ratio, aligned, mode="avg"):
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     types = [onnx.helper.np_dtype_to_tensor_dtype(input.dtype)] * 2 + [onnx.TensorProto.INT64]
@@ -22,7 +22,7 @@ def run_onnxruntime(input, boxes, output_size, spatial_scale, sampling_ratio, al
         "RoiAlign",
         ["input", "boxes", "batch_indices"],
         ["output"],
-        mode="avg",
+        mode=mode,
         output_height=output_size[0],
         output_width=output_size[1],
         spatial_scale=spatial_scale,
@@ -41,10 +41,11 @@ def run_onnxruntime(input, boxes, output_size, spatial_scale, sampling_ratio, al
     return session.run(None, feed)[0]
 
 
+@pytest.mark.parametrize("mode", ["avg", "max"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sampling_ratio", [0, 1, 2, 3])
 @pytest.mark.parametrize("aligned", [False, True])
-def test_onnxruntime(aligned, sampling_ratio, dtype):
+def test_onnxruntime(aligned, sampling_ratio, dtype, mode):
     rng = np.random.default_rng(sampling_ratio)
     input = rng.standard_normal((2, 5, 19, 26)).astype(dtype)
     boxes = random_boxes(rng, 50, input.shape, spatial_scale=0.25)
@@ -52,12 +53,17 @@ def test_onnxruntime(aligned, sampling_ratio, dtype):
     boxes[:, 1::2].sort(axis=1)
     boxes[:, 2::2].sort(axis=1)
     arguments = (boxes.astype(dtype), (7, 4), 0.25, sampling_ratio, aligned)
+    # A sum is rounded in another order here, a maximum but once more.
+    tolerance = 4e-6 if mode == "avg" else 4 * np.finfo(dtype).eps
     np.testing.assert_allclose(
-        roi_align(input, *arguments), run_onnxruntime(input, *arguments), rtol=0, atol=4e-6
+        roi_align(input, *arguments, mode={"avg": "avg", "max": "onnx_max"}[mode]),
+        run_onnxruntime(input, *arguments, mode),
+        rtol=0,
+        atol=tolerance,
     )
 
 
-@pytest.mark.parametrize("name", ["roialign_aligned_false", "roialign_aligned_true"])
+@pytest.mark.parametrize("name", ["roialign_aligned_false", "roialign_aligned_true", "roialign_mode_max"])
 def test_onnx_node_cases(name, monkeypatch):
     pytest.importorskip("onnx")
     from onnx.backend.test.case.node import roialign
@@ -68,6 +74,7 @@ def test_onnx_node_cases(name, monkeypatch):
     [(node, case)] = cases
     attributes = {attribute.name: attribute for attribute in node.attribute}
     input, boxes, batch_indices = case["inputs"]
+    largest = "mode" in attributes and attributes["mode"].s == b"max"
     output = roi_align(
         input,
         boxes,
@@ -76,6 +83,7 @@ def test_onnx_node_cases(name, monkeypatch):
         attributes["sampling_ratio"].i,
         attributes["coordinate_transformation_mode"].s == b"half_pixel",
         batch_indices=batch_indices,
+        mode="onnx_max" if largest else "avg",
     )
     np.testing.assert_allclose(output, case["outputs"][0], rtol=0, atol=1e-4)  # the case has 4 digits
 

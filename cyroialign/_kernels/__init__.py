@@ -96,6 +96,35 @@ class Kernels(Protocol):
         threads: int,
     ) -> None: ...
 
+    def roi_align_max(
+        self,
+        input: np.ndarray,
+        boxes: np.ndarray,
+        output: np.ndarray,
+        spatial_scale: float,
+        sampling_ratio: int,
+        aligned: bool,
+        single: bool,
+        channels_last: bool,
+        onnx: bool,
+        threads: int,
+    ) -> None: ...
+
+    def roi_align_max_backward(
+        self,
+        grad_output: np.ndarray,
+        input: np.ndarray,
+        boxes: np.ndarray,
+        grad_input: np.ndarray,
+        spatial_scale: float,
+        sampling_ratio: int,
+        aligned: bool,
+        single: bool,
+        channels_last: bool,
+        onnx: bool,
+        threads: int,
+    ) -> None: ...
+
 
 def _usable_levels() -> tuple[str, ...]:
     can_run = _runtime.cpu_levels()

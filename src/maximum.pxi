@@ -1,0 +1,394 @@
+# The arithmetic of RoIAlign with a maximum for one RoI and one block of channels.
+#
+#     "max"         a bin is its largest sample, and a sample the weighted sum of four pixels
+#     "onnx_max"    a bin is the largest of the four pixels of all of its samples, each times its weight
+#
+# Both take an axis at a time. A step along y makes lines out of rows of the map: with "max" one for each
+# row of samples, with "onnx_max", since weights are not negative and therefore
+#
+#     max over y and x of x_weight * (y_weight * pixel) = max over x of x_weight * (max over y of ...),
+#
+# one for all of them, just as for an average. A step along x makes bins out of lines.
+#
+# Lanes run along channels. A line holds `pitch` channels for each of its columns in either layout: the
+# rows of a channels-first map are transposed on the way, and so are its rows of bins.
+#
+# Backward finds the largest of each bin again, then walks the samples again, in their order: what is
+# left of a gradient goes to the first that reached the largest. Steps and order are those of forward,
+# so what reached it once does so again, to the last bit.
+
+cdef inline lanes product(real weight, lanes v) noexcept nogil:
+    """A weight of 0 gives 0, whatever it weighs."""
+    return weight * v if weight != 0 else zeros()
+
+
+# Lines: the step along y
+
+cdef inline void weigh(
+    lanes* totals, int count, const real* map, Py_ssize_t step, const Band* y, int t, int end, bint summed
+) noexcept nogil:
+    """The taps from t to end, summed or the largest of them, for `count` vectors a step apart."""
+    cdef const real* pixels = map + y.offset[t]
+    cdef real weight = y.weight[t]
+    cdef int i
+    for i in range(count):
+        totals[i] = product(weight, load(pixels + i * step))
+    for t in range(t + 1, end):
+        pixels, weight = map + y.offset[t], y.weight[t]
+        for i in range(count):
+            if summed:
+                totals[i] = totals[i] + product(weight, load(pixels + i * step))
+            else:
+                totals[i] = larger(product(weight, load(pixels + i * step)), totals[i])
+
+
+cdef lanes weigh_first(
+    const real* map, const Band* y, int t, int end, bint summed, Py_ssize_t n
+) noexcept nogil:
+    """`weigh` for one vector of which only n lanes may be read."""
+    cdef lanes total = product(y.weight[t], load_first(map + y.offset[t], n)), part
+    for t in range(t + 1, end):
+        part = product(y.weight[t], load_first(map + y.offset[t], n))
+        total = total + part if summed else larger(part, total)
+    return total
+
+
+cdef inline void weigh_tile(
+    lanes* tile, const Work* work, Py_ssize_t channel, Py_ssize_t column, int t, int end, bint summed
+) noexcept nogil:
+    """`weigh` for one strip of a channels-first map: a vector a plane, up to LANES planes."""
+    cdef Py_ssize_t width = work.call.sampling.width, plane = work.call.sampling.height * width, c
+    cdef const real* map = work.map + channel * plane + column
+    if work.n - channel >= LANES and width >= LANES:
+        weigh(tile, LANES, map, plane, &work.roi.y.taps, t, end, summed)
+        return
+    for c in range(LANES):
+        tile[c] = zeros()
+    for c in range(min(work.n - channel, <Py_ssize_t> LANES)):
+        tile[c] = weigh_first(map + c * plane, &work.roi.y.taps, t, end, summed, width)
+
+
+cdef inline void read_line(const Work* work, int t, int end, bint summed, real* line) noexcept nogil:
+    """Make a line of the rows of the map that the taps from t to end name."""
+    cdef Py_ssize_t pitch = work.call.pitch, j, i
+    cdef const Band* y = &work.roi.y.taps
+    cdef const real* pixel
+    cdef lanes tile[LANES]
+    cdef lanes four[4]
+    cdef int s
+    for s in range(work.roi.strips):
+        j = 0
+        if work.call.channels_last:
+            pixel = work.map + work.roi.strip[s] * work.call.channels
+            while j + 4 * LANES <= work.n:
+                weigh(four, 4, pixel + j, LANES, y, t, end, summed)
+                for i in range(4):
+                    store(line + j + i * LANES, four[i])
+                j += 4 * LANES
+            while j < work.n:
+                store(line + j, weigh_first(pixel + j, y, t, end, summed, work.n - j))
+                j += LANES
+            line += pitch
+        else:
+            while j < work.n:
+                weigh_tile(tile, work, j, work.roi.strip[s], t, end, summed)
+                transpose(tile)
+                for i in range(LANES):
+                    store(line + i * pitch + j, tile[i])
+                j += LANES
+            line += LANES * pitch
+
+
+cdef inline void add_line(const Work* work, int t, int end, bint summed, const real* line) noexcept nogil:
+    """The transpose of `read_line`: adds the gradient of a line to the rows that are this piece's."""
+    cdef Py_ssize_t pitch = work.call.pitch, width = work.call.sampling.width
+    cdef Py_ssize_t plane = work.call.sampling.height * width, at, j, i, n
+    cdef const real* grad_line = work.grad_line
+    cdef lanes largest[8]  # LANES, or four
+    cdef lanes left[8]
+    cdef int s
+    for s in range(work.roi.strips):
+        j = 0
+        while j < work.n:
+            n = min(work.n - j, <Py_ssize_t> LANES)
+            if work.call.channels_last:
+                at = work.roi.strip[s] * work.call.channels + j
+                if j + 4 * LANES <= work.n:
+                    for i in range(4):
+                        largest[i], left[i] = load(line + j + i * LANES), load(grad_line + j + i * LANES)
+                    add_vectors(work, at, LANES, 4, LANES, t, end, summed, largest, left)
+                    j += 3 * LANES
+                else:
+                    largest[0], left[0] = load(line + j), load(grad_line + j)
+                    add_vectors(work, at, LANES, 1, n, t, end, summed, largest, left)
+            else:
+                at = j * plane + work.roi.strip[s]
+                for i in range(LANES):
+                    left[i] = load(grad_line + i * pitch + j)
+                transpose(left)
+                if not summed:
+                    weigh_tile(largest, work, j, work.roi.strip[s], t, end, summed)
+                if n == LANES and width >= LANES:
+                    add_vectors(work, at, plane, LANES, LANES, t, end, summed, largest, left)
+                else:
+                    add_vectors(work, at, plane, n, width, t, end, summed, largest, left)
+            j += LANES
+        line += pitch * work.call.strip_width
+        grad_line += pitch * work.call.strip_width
+
+
+cdef inline void add_vectors(
+    const Work* work, Py_ssize_t at, Py_ssize_t step, Py_ssize_t count, Py_ssize_t n, int t, int end,
+    bint summed, const lanes* largest, lanes* left,
+) noexcept nogil:
+    """Send `count` vectors of n lanes to their pixels: a sum to all taps, a maximum to the first that won."""
+    cdef const Band* y = &work.roi.y.taps
+    cdef const real* map = work.map + at
+    cdef real* target = work.target + at
+    cdef Py_ssize_t i
+    cdef lanes value, part
+    cdef real weight
+    cdef bint mine
+    for t in range(t, end):
+        mine = work.first <= y.offset[t] < work.last
+        weight = y.weight[t]
+        if summed and not mine:
+            continue
+        for i in range(count):
+            part = left[i]
+            if not summed:
+                value = product(weight, load_first(map + y.offset[t] + i * step, n))
+                part = where_reached(value, largest[i], left[i])
+                left[i] = unless_reached(value, largest[i], left[i])
+            if mine:
+                add_first(target + y.offset[t] + i * step, product(weight, part), n)
+
+
+cdef inline void add_first(real* target, lanes v, Py_ssize_t n) noexcept nogil:
+    store_first(target, load_first(target, n) + v, n)
+
+
+# Bins: the step along x
+
+cdef inline void raise_bin(
+    real* bins, const real* lines, Py_ssize_t line_reals, int count, const Band* x, int bin, bint summed,
+    int vectors,
+) noexcept nogil:
+    """Raise some channels of one bin to the largest that `count` lines hold for it."""
+    cdef lanes largest[4]
+    cdef lanes value
+    cdef const real* a
+    cdef const real* b
+    cdef real a_weight, b_weight
+    cdef int row, t, i
+    for i in range(vectors):
+        largest[i] = load(bins + i * LANES)
+    for row in range(count):
+        t = x.begin[bin]
+        while t < x.begin[bin + 1]:
+            a, a_weight = lines + x.offset[t], x.weight[t]
+            b, b_weight = lines + x.offset[t + summed], x.weight[t + summed]
+            for i in range(vectors):
+                value = product(a_weight, load(a + i * LANES))
+                if summed:
+                    value = value + product(b_weight, load(b + i * LANES))
+                largest[i] = larger(value, largest[i])
+            t += 1 + summed
+        lines += line_reals
+    for i in range(vectors):
+        store(bins + i * LANES, largest[i])
+
+
+cdef inline void share_bin(
+    const Work* work, const real* line, Py_ssize_t channel, int bin, bint summed, bint zero_before,
+    bint zero_after, int vectors,
+) noexcept nogil:
+    """The transpose of `raise_bin` for one line, which gets what is left of the bin's gradient.
+
+    zero_before, zero_after: a sample out of range comes before or after those of the line.
+    """
+    cdef const Band* x = &work.roi.x.taps
+    cdef const real* bins = work.bins + bin * work.call.pitch + channel
+    cdef real* grad_bins = work.grad_bins + bin * work.call.pitch + channel
+    cdef real* grad_line = work.grad_line + channel
+    cdef lanes largest[4]
+    cdef lanes left[4]
+    cdef lanes value, part
+    cdef Py_ssize_t a, b
+    cdef real a_weight, b_weight
+    cdef int t = x.begin[bin], i
+    line += channel
+    for i in range(vectors):
+        largest[i], left[i] = load(bins + i * LANES), load(grad_bins + i * LANES)
+        if zero_before:
+            left[i] = unless_reached(zeros(), largest[i], left[i])
+    while t < x.begin[bin + 1]:
+        a, a_weight = x.offset[t], x.weight[t]
+        b, b_weight = x.offset[t + summed], x.weight[t + summed]
+        for i in range(vectors):
+            value = product(a_weight, load(line + a + i * LANES))
+            if summed:
+                value = value + product(b_weight, load(line + b + i * LANES))
+            part = where_reached(value, largest[i], left[i])
+            left[i] = unless_reached(value, largest[i], left[i])
+            add_first(grad_line + a + i * LANES, product(a_weight, part), LANES)
+            if summed:
+                add_first(grad_line + b + i * LANES, product(b_weight, part), LANES)
+        t += 1 + summed
+    for i in range(vectors):
+        if zero_after:
+            left[i] = unless_reached(zeros(), largest[i], left[i])
+        store(grad_bins + i * LANES, left[i])
+
+
+cdef void write_bins(const Work* work, Py_ssize_t y) noexcept nogil:
+    """Write one row of bins."""
+    cdef Py_ssize_t width = work.call.sampling.bins_x, plane = work.call.sampling.bins_y * width
+    cdef Py_ssize_t pitch = work.call.pitch, n = work.n, j = 0, at, x, i
+    cdef lanes tile[LANES]
+    while j < n:
+        x = 0
+        while x < width:
+            at = y * width + x
+            if work.call.channels_last:
+                store_first(
+                    work.target + at * work.call.channels + j, load(work.bins + x * pitch + j), n - j
+                )
+                x += 1
+            else:
+                for i in range(LANES):
+                    tile[i] = load(work.bins + (x + i) * pitch + j)
+                transpose(tile)
+                # A row may end inside the vector: what runs over is overwritten by the row that follows.
+                for i in range(min(n - j, <Py_ssize_t> LANES)):
+                    store_first(work.target + (j + i) * plane + at, tile[i], plane - at)
+                x += LANES
+        j += LANES
+
+
+cdef void read_grad_bins(const Work* work, Py_ssize_t y) noexcept nogil:
+    """Read the gradient of one row of bins, as `write_bins` writes them."""
+    cdef Py_ssize_t width = work.call.sampling.bins_x, plane = work.call.sampling.bins_y * width
+    cdef Py_ssize_t pitch = work.call.pitch, n = work.n, j = 0, at, x, i
+    cdef lanes tile[LANES]
+    while j < n:
+        x = 0
+        while x < width:
+            at = y * width + x
+            if work.call.channels_last:
+                tile[0] = load_first(work.grad_output + at * work.call.channels + j, n - j)
+                store(work.grad_bins + x * pitch + j, tile[0])
+                x += 1
+            else:
+                for i in range(LANES):
+                    tile[i] = zeros()
+                for i in range(min(n - j, <Py_ssize_t> LANES)):
+                    tile[i] = load_first(work.grad_output + (j + i) * plane + at, plane - at)
+                transpose(tile)
+                for i in range(LANES):
+                    store(work.grad_bins + (x + i) * pitch + j, tile[i])
+                x += LANES
+        j += LANES
+
+
+# RoIs
+
+cdef inline void pool_row(const Work* work, int y, bint summed) noexcept nogil:
+    """Find one row of bins. Its last lines remain."""
+    cdef const MaxCall* call = work.call
+    cdef const MaxRoI* roi = work.roi
+    cdef const Band* x = &roi.x.taps
+    cdef int t = roi.y.taps.begin[y], end = roi.y.taps.begin[y + 1], step = 2 if summed else end - t
+    cdef int bin, count, i
+    cdef Py_ssize_t j
+    cdef lanes least
+    cdef real* at
+    for bin in range(x.lines):
+        least = zeros()  # if there are no samples, or some out of range
+        if t < end and x.begin[bin] < x.begin[bin + 1] and not (roi.y.outside[y] or roi.x.outside[bin]):
+            least = least - <real> INFINITY
+        for j in range(call.pitch // LANES):
+            store(work.bins + bin * call.pitch + j * LANES, least)
+    while t < end:
+        count = min(call.lines, (end - t) // step)
+        for i in range(count):
+            read_line(work, t, t + step, summed, work.lines + i * call.line_reals)
+            t += step
+        for bin in range(x.lines):
+            at = work.bins + bin * call.pitch
+            j = 0
+            while j + 4 * LANES <= work.n:
+                raise_bin(at + j, work.lines + j, call.line_reals, count, x, bin, summed, 4)
+                j += 4 * LANES
+            while j < work.n:
+                raise_bin(at + j, work.lines + j, call.line_reals, count, x, bin, summed, 1)
+                j += LANES
+
+
+cdef inline void pool_roi(const Work* work, bint summed) noexcept nogil:
+    cdef int y
+    for y in range(work.roi.y.taps.lines):
+        pool_row(work, y, summed)
+        write_bins(work, y)
+
+
+cdef inline void share_roi(const Work* work, bint summed) noexcept nogil:
+    """The transpose of `pool_roi`, for the rows of the map that are this piece's."""
+    cdef const MaxCall* call = work.call
+    cdef const MaxRoI* roi = work.roi
+    cdef const Band* taps = &roi.y.taps
+    cdef Py_ssize_t line_bytes = roi.strips * call.strip_width * call.pitch * sizeof(real), j
+    cdef int y, t, begin, end, step, bin
+    cdef bint kept, before, after
+    cdef real* line = work.lines
+    for y in range(taps.lines):
+        begin, end = taps.begin[y], taps.begin[y + 1]
+        step = 2 if summed else end - begin
+        if not is_mine(work, begin, end):
+            continue
+        pool_row(work, y, summed)
+        read_grad_bins(work, y)
+        kept = (end - begin) // step <= call.lines
+        t = begin
+        while t < end:
+            if kept:
+                line = work.lines + (t - begin) // step * call.line_reals
+            else:
+                read_line(work, t, t + step, summed, line)
+            memset(work.grad_line, 0, line_bytes)
+            for bin in range(roi.x.taps.lines):
+                before = t == begin and (roi.y.outside[y] == BEFORE or roi.x.outside[bin] == BEFORE)
+                after = t == begin and roi.x.outside[bin] == AFTER
+                j = 0
+                while j + 4 * LANES <= work.n:
+                    share_bin(work, line, j, bin, summed, before, after, 4)
+                    j += 4 * LANES
+                while j < work.n:
+                    share_bin(work, line, j, bin, summed, before, after, 1)
+                    j += LANES
+            if is_mine(work, t, t + step):
+                add_line(work, t, t + step, summed, line)
+            t += step
+
+
+cdef inline bint is_mine(const Work* work, int t, int end) noexcept nogil:
+    """Whether any of the taps from t to end names a row of this piece."""
+    for t in range(t, end):
+        if work.first <= work.roi.y.taps.offset[t] < work.last:
+            return True
+    return False
+
+
+cdef void zero_map(
+    const MaxCall* call, Py_ssize_t image, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Zero the numbers from first to last of an image's gradient, those of a block of channels."""
+    cdef Py_ssize_t plane = call.sampling.height * call.sampling.width, channel = block * call.pitch
+    cdef Py_ssize_t n = min(call.pitch, call.channels - channel), i
+    cdef real* target = call.target + first_number(call, image, channel, plane)
+    if call.channels_last:
+        for i in range(first // call.channels, last // call.channels):
+            memset(target + i * call.channels, 0, n * sizeof(real))
+    else:
+        for i in range(n):
+            memset(target + i * plane + first, 0, (last - first) * sizeof(real))

@@ -1,0 +1,302 @@
+# One call of RoIAlign with a maximum: its RoIs and their tables, how its work is shared out, entry points.
+
+cdef enum:  # channels in a block at most: benchmarks/modes.py
+    PLANE_BLOCK = 4 * LANES  # of a channels-first map
+    PIXEL_BLOCK = 256  # of a channels-last map
+    LINES = 8  # that a thread keeps at once, where there is room
+
+
+cdef struct MaxRoI:
+    Py_ssize_t row  # of the boxes and of the output
+    Py_ssize_t image
+    Extremes y  # offsets are numbers of the map
+    Extremes x  # offsets are numbers of a line
+    Py_ssize_t* strip  # the first column of each strip of a line
+    int strips
+
+
+cdef struct MaxCall:
+    const real* map
+    const real* grad_output  # backward
+    real* target  # the output, or the gradient to the map
+    Sampling sampling
+    bint summed  # "max", not "onnx_max"
+    bint channels_last
+    int threads
+    Py_ssize_t images, channels, rois
+    Py_ssize_t pitch, blocks  # channels of a block, in whole vectors, and how many blocks
+    Py_ssize_t parts  # of a block: forward, runs of RoIs; backward, groups of rows of one image
+    Py_ssize_t row_stride  # from row to row of the map
+    int strip_width
+    Py_ssize_t taps_y, taps_x, strips  # the most that a RoI can have
+    Py_ssize_t line_reals, bins_reals, thread_reals  # numbers in a line, a row of bins, a thread's scratch
+    int lines
+    Py_ssize_t capacity, count  # RoIs: room for, planned
+    Py_ssize_t table_bytes  # a RoI
+    MaxRoI* planned
+    Visit* visits
+    char* tables
+    int* slots
+    real* scratch
+
+
+cdef struct Work:  # one RoI and one block of channels
+    const MaxCall* call
+    const MaxRoI* roi
+    Py_ssize_t n  # channels
+    const real* map  # the image, from the first of the channels on
+    const real* grad_output  # the RoI's
+    real* target  # the RoI's bins, or the gradient to the image
+    Py_ssize_t first, last  # backward: the numbers of the map from first to last are this piece's
+    real* lines
+    real* grad_line
+    real* bins  # one row
+    real* grad_bins
+
+
+cdef bint open_max_call(
+    MaxCall* call, const Py_ssize_t* map_shape, const Py_ssize_t* bins_shape, bint backward,
+    double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
+) noexcept nogil:
+    """Share out the work and allocate; False where memory is short. Close the call in either case."""
+    cdef Sampling* sampling = &call.sampling
+    cdef int y = 1 if channels_last else 2
+    cdef Py_ssize_t pieces, blocks, width, most_parts
+    sampling.height, sampling.width = map_shape[y], map_shape[y + 1]
+    sampling.bins_y, sampling.bins_x = bins_shape[y], bins_shape[y + 1]
+    sampling.ratio = max(sampling_ratio, 0)
+    sampling.scale, sampling.aligned, sampling.single = spatial_scale, aligned, single
+    call.images, call.rois = map_shape[0], bins_shape[0]
+    call.channels = map_shape[3 if channels_last else 1]
+    call.channels_last = channels_last
+    call.row_stride = sampling.width * (call.channels if channels_last else 1)
+    if call.rois * call.channels * sampling.bins_y * sampling.bins_x < SERIAL_BINS:
+        threads = 1
+    call.threads = threads
+
+    # Runs of RoIs cost nothing. Groups of rows do, since bins that reach several are computed for each.
+    pieces = PIECES * threads if threads > 1 else 1
+    blocks = (threads - 1) // call.images + 1 if backward else (pieces - 1) // call.rois + 1
+    width = min(call.channels, <Py_ssize_t> (PIXEL_BLOCK if channels_last else PLANE_BLOCK))
+    width = min(width, max(call.channels // blocks // (4 * LANES), 1) * 4 * LANES)
+    call.pitch = (width + LANES - 1) // LANES * LANES
+    call.blocks = (call.channels + call.pitch - 1) // call.pitch
+    blocks = call.blocks * (call.images if backward else 1)
+    most_parts = max(1, sampling.height // ROW_GROUP) if backward else call.rois
+    call.parts = min((pieces - 1) // blocks + 1, most_parts)
+
+    call.taps_y = most_extremes(sampling.bins_y, sampling.ratio, sampling.height)
+    call.taps_x = most_extremes(sampling.bins_x, sampling.ratio, sampling.width)
+    call.strip_width = 1 if channels_last else LANES
+    call.strips = min(call.taps_x, sampling.width // call.strip_width + 1)
+    call.line_reals = call.strips * call.strip_width * call.pitch
+    call.lines = <int> max(1, min(<Py_ssize_t> LINES, SCRATCH // call.line_reals))
+    call.bins_reals = (sampling.bins_x + LANES) * call.pitch
+    call.thread_reals = (call.lines + 1) * call.line_reals + 2 * call.bins_reals
+    call.scratch = <real*> malloc(threads * call.thread_reals * sizeof(real))
+
+    # Gradients are summed portion by portion, so the lanes must have no say in how many RoIs it holds.
+    call.capacity = max(1, min(call.rois, PLAN_TAPS // (call.taps_y + call.taps_x + ROI_TAPS)))
+    call.table_bytes = (
+        band_bytes(sampling.bins_y, call.taps_y) + whole_words(sampling.bins_y, sizeof(int))
+        + band_bytes(sampling.bins_x, call.taps_x) + whole_words(sampling.bins_x, sizeof(int))
+        + whole_words(call.strips, sizeof(Py_ssize_t))
+    )
+    call.planned = <MaxRoI*> malloc(call.capacity * sizeof(MaxRoI))
+    call.visits = <Visit*> malloc(call.capacity * sizeof(Visit))
+    call.tables = <char*> malloc(call.capacity * call.table_bytes)
+    call.slots = <int*> calloc(threads * sampling.width, sizeof(int))
+    return (
+        call.scratch != NULL and call.planned != NULL and call.visits != NULL and call.tables != NULL
+        and call.slots != NULL
+    )
+
+
+cdef void close_max_call(MaxCall* call) noexcept nogil:
+    free(call.scratch)
+    free(call.planned)
+    free(call.visits)
+    free(call.tables)
+    free(call.slots)
+
+
+cdef void plan_max_rois(MaxCall* call, const double* boxes, Py_ssize_t first) noexcept nogil:
+    """Plan the RoIs from `first` on, as many as there is room for, in the order of their visit."""
+    cdef Py_ssize_t i
+    call.count = min(call.capacity, call.rois - first)
+    for i in range(call.count):
+        call.visits[i] = visit(&call.sampling, boxes, first + i)
+    qsort(call.visits, call.count, sizeof(Visit), compare_visits)
+    # Each iteration writes one RoI with its tables, and the slots of its thread.
+    for i in prange(call.count, num_threads=call.threads, schedule="static", use_threads_if=call.threads > 1):
+        plan_max_roi(call, boxes + 5 * call.visits[i].row, i, threadid())
+
+
+cdef void plan_max_roi(const MaxCall* call, const double* box, Py_ssize_t i, int thread) noexcept nogil:
+    cdef const Sampling* sampling = &call.sampling
+    cdef MaxRoI* roi = call.planned + i
+    cdef char* room = call.tables + i * call.table_bytes
+    cdef double scale = sampling.scale
+    roi.row, roi.image = call.visits[i].row, call.visits[i].image
+    take_band(&room, &roi.y.taps, sampling.bins_y, call.taps_y)
+    take_band(&room, &roi.x.taps, sampling.bins_x, call.taps_x)
+    roi.y.outside = <int*> take(&room, sampling.bins_y, sizeof(int))
+    roi.x.outside = <int*> take(&room, sampling.bins_x, sizeof(int))
+    roi.strip = <Py_ssize_t*> take(&room, call.strips, sizeof(Py_ssize_t))
+    if sampling.single:
+        find_extremes[float](
+            box[2], box[4], <float> scale, sampling.aligned, sampling.ratio, sampling.bins_y,
+            sampling.height, &roi.y,
+        )
+        find_extremes[float](
+            box[1], box[3], <float> scale, sampling.aligned, sampling.ratio, sampling.bins_x,
+            sampling.width, &roi.x,
+        )
+    else:
+        find_extremes[double](
+            box[2], box[4], scale, sampling.aligned, sampling.ratio, sampling.bins_y, sampling.height, &roi.y
+        )
+        find_extremes[double](
+            box[1], box[3], scale, sampling.aligned, sampling.ratio, sampling.bins_x, sampling.width, &roi.x
+        )
+    roi.strips = cover(
+        &roi.x.taps, sampling.width, call.strip_width, call.slots + thread * sampling.width, roi.strip
+    )
+    if CHECKED:
+        check_band(&roi.y.taps, sampling.height, call.taps_y)
+        check_band(&roi.x.taps, roi.strips * call.strip_width, call.taps_x)
+        check(roi.strips <= call.strips)
+    spread(&roi.y.taps, call.row_stride)
+    spread(&roi.x.taps, call.pitch)
+
+
+cdef Work work_on(const MaxCall* call, const MaxRoI* roi, Py_ssize_t block, int thread) noexcept nogil:
+    cdef Work work
+    cdef Py_ssize_t channel = block * call.pitch
+    cdef const Sampling* shape = &call.sampling
+    cdef Py_ssize_t of_map = first_number(call, roi.image, channel, shape.height * shape.width)
+    cdef Py_ssize_t of_bins = first_number(call, roi.row, channel, shape.bins_y * shape.bins_x)
+    cdef bint backward = call.grad_output != NULL
+    work.call, work.roi, work.n = call, roi, min(call.pitch, call.channels - channel)
+    work.map = call.map + of_map
+    work.grad_output = call.grad_output + of_bins if backward else NULL
+    work.target = call.target + (of_map if backward else of_bins)
+    work.first = work.last = 0
+    work.lines = call.scratch + thread * call.thread_reals
+    work.grad_line = work.lines + call.lines * call.line_reals
+    work.bins = work.grad_line + call.line_reals
+    work.grad_bins = work.bins + call.bins_reals
+    return work
+
+
+cdef inline Py_ssize_t first_number(
+    const MaxCall* call, Py_ssize_t item, Py_ssize_t channel, Py_ssize_t plane
+) noexcept nogil:
+    """Where a channel of an item begins: of an image of the map, or of a RoI of the output."""
+    return item * plane * call.channels + channel * (1 if call.channels_last else plane)
+
+
+cdef void pool_piece(const MaxCall* call, Py_ssize_t block, Py_ssize_t run, int thread) noexcept nogil:
+    cdef Work work
+    cdef Py_ssize_t i
+    for i in range(call.count * run // call.parts, call.count * (run + 1) // call.parts):
+        work = work_on(call, call.planned + i, block, thread)
+        if call.summed:
+            pool_roi(&work, True)
+        else:
+            pool_roi(&work, False)
+
+
+cdef void share_piece(
+    const MaxCall* call, Py_ssize_t image, Py_ssize_t block, Py_ssize_t group, bint zero, int thread
+) noexcept nogil:
+    cdef Work work
+    cdef Py_ssize_t height = call.sampling.height, i = 0, end = call.count, middle
+    cdef Py_ssize_t first = height * group // call.parts * call.row_stride
+    cdef Py_ssize_t last = height * (group + 1) // call.parts * call.row_stride
+    if zero:
+        zero_map(call, image, block, first, last)
+    while i < end:  # the first RoI of the image
+        middle = (i + end) // 2
+        if call.planned[middle].image < image:
+            i = middle + 1
+        else:
+            end = middle
+    while i < call.count and call.planned[i].image == image:
+        work = work_on(call, call.planned + i, block, thread)
+        work.first, work.last = first, last
+        if call.summed:
+            share_roi(&work, True)
+        else:
+            share_roi(&work, False)
+        i += 1
+
+
+def roi_align_max(
+    const real[:, :, :, ::1] input, const double[:, ::1] boxes, real[:, :, :, ::1] output,
+    double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, bint onnx,
+    int threads,
+):
+    """Fill output (K, C, PH, PW) from input (N, C, H, W), or both with the channels last; none is empty.
+
+    Pieces are blocks of channels times runs of RoIs, as in `roi_align`.
+    """
+    cdef MaxCall call
+    cdef Py_ssize_t piece, first = 0
+    cdef bint ready
+    call.map, call.grad_output, call.target = &input[0, 0, 0, 0], NULL, &output[0, 0, 0, 0]
+    call.summed = not onnx
+    with nogil:
+        ready = open_max_call(
+            &call, input.shape, output.shape, False, spatial_scale, sampling_ratio, aligned, single,
+            channels_last, threads,
+        )
+        while ready and first < call.rois:
+            plan_max_rois(&call, &boxes[0, 0], first)
+            # Who owns what: a piece its channels of its RoIs' output, a thread its scratch.
+            for piece in prange(
+                call.blocks * call.parts, num_threads=call.threads, schedule="dynamic",
+                use_threads_if=call.threads > 1,
+            ):
+                pool_piece(&call, piece // call.parts, piece % call.parts, threadid())
+            first += call.count
+        close_max_call(&call)
+    if not ready:
+        raise MemoryError("no memory for the tables of roi_align")
+
+
+def roi_align_max_backward(
+    const real[:, :, :, ::1] grad_output, const real[:, :, :, ::1] input, const double[:, ::1] boxes,
+    real[:, :, :, ::1] grad_input, double spatial_scale, int sampling_ratio, bint aligned, bint single,
+    bint channels_last, bint onnx, int threads,
+):
+    """Fill grad_input (N, C, H, W) from grad_output (K, C, PH, PW), or both with the channels last.
+
+    Pieces are images times blocks of channels times groups of rows, as in `roi_align_backward`. Each finds
+    the winners of the bins that reach its rows anew: nothing is kept of forward, and no piece waits.
+    """
+    cdef MaxCall call
+    cdef Py_ssize_t piece, first = 0
+    cdef bint ready
+    call.map, call.target = &input[0, 0, 0, 0], &grad_input[0, 0, 0, 0]
+    call.grad_output, call.summed = &grad_output[0, 0, 0, 0], not onnx
+    with nogil:
+        ready = open_max_call(
+            &call, grad_input.shape, grad_output.shape, True, spatial_scale, sampling_ratio, aligned, single,
+            channels_last, threads,
+        )
+        while ready and first < call.rois:
+            plan_max_rois(&call, &boxes[0, 0], first)
+            # Who owns what: a piece its channels of its rows of its image, a thread its scratch.
+            for piece in prange(
+                call.images * call.blocks * call.parts, num_threads=call.threads, schedule="dynamic",
+                use_threads_if=call.threads > 1,
+            ):
+                share_piece(
+                    &call, piece // (call.blocks * call.parts), piece // call.parts % call.blocks,
+                    piece % call.parts, first == 0, threadid(),
+                )
+            first += call.count
+        close_max_call(&call)
+    if not ready:
+        raise MemoryError("no memory for the tables of roi_align_backward")
