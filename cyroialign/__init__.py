@@ -6,7 +6,7 @@ from cyroialign._version import __version__
 from cyroialign.anchors import AnchorGenerator
 from cyroialign.box_gradient import roi_align_boxes_backward
 from cyroialign.fpn import FeaturePyramidNetwork
-from cyroialign.poolers import assign_levels
+from cyroialign.poolers import MultiScaleRoIAlign, assign_levels
 from cyroialign.ps_roi_align import PSRoIAlign, ps_roi_align, ps_roi_align_backward
 from cyroialign.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool_backward
 from cyroialign.roi_align import RoIAlign, roi_align, roi_align_backward
@@ -16,6 +16,7 @@ from cyroialign.why_zero import why_zero
 __all__ = [
     "AnchorGenerator",
     "FeaturePyramidNetwork",
+    "MultiScaleRoIAlign",
     "PSRoIAlign",
     "PSRoIPool",
     "RoIAlign",

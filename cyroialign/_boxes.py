@@ -1,6 +1,7 @@
 """Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2)."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -27,6 +28,33 @@ def read_boxes(
     boxes: Any, batch_indices: Any, images: int, dtype: np.dtype, spatial_scale: Any, aligned: bool
 ) -> Boxes:
     """Read the boxes of a call on `images` feature maps of the given dtype."""
+    rows, single, given = _read(boxes, batch_indices, images, dtype)
+    scale = _validation.spatial_scale(spatial_scale, single)
+    bad = kernels[dtype].first_bad_box(rows, images, scale, aligned, single)
+    if bad >= 0:
+        _refuse(boxes, rows, bad, images, scale, single)
+    return Boxes(rows, single, scale, given)
+
+
+def read_boxes_of_levels(
+    boxes: Any, images: int, dtype: np.dtype, scales: Sequence[float], levels: np.ndarray, aligned: bool
+) -> Boxes:
+    """Read a list of boxes, each with the scale of its level; the scale of the result is the first."""
+    rows, single, given = _read(boxes, None, images, dtype)
+    bad = {}
+    for level, scale in enumerate(scales):
+        of_level = np.flatnonzero(levels == level)
+        first = kernels[dtype].first_bad_box(rows[of_level], images, scale, aligned, single)
+        if first >= 0:
+            bad[int(of_level[first])] = scale
+    if bad:
+        _refuse(boxes, rows, min(bad), images, bad[min(bad)], single)
+    return Boxes(rows, single, scales[0], given)
+
+
+def _read(
+    boxes: Any, batch_indices: Any, images: int, dtype: np.dtype
+) -> tuple[np.ndarray, bool, list[np.ndarray]]:
     if isinstance(boxes, (list, tuple)):
         rows, box_dtype, given = _read_list(boxes, batch_indices, images)
     elif batch_indices is None:
@@ -38,12 +66,12 @@ def read_boxes(
         index = _validation.batch_index_array(batch_indices, len(array))
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
     single = dtype == FLOAT32 and np.can_cast(box_dtype, FLOAT32)
-    scale = _validation.spatial_scale(spatial_scale, single)
-    bad = kernels[dtype].first_bad_box(rows, images, scale, aligned, single)
-    if bad >= 0:
-        where = _place_in_list(boxes, bad) if isinstance(boxes, (list, tuple)) else f"boxes[{bad}]"
-        _validation.raise_bad_box(rows[bad], where, images, scale, single)
-    return Boxes(rows, single, scale, given)
+    return rows, single, given
+
+
+def _refuse(boxes: Any, rows: np.ndarray, bad: int, images: int, scale: float, single: bool) -> NoReturn:
+    where = _place_in_list(boxes, bad) if isinstance(boxes, (list, tuple)) else f"boxes[{bad}]"
+    _validation.raise_bad_box(rows[bad], where, images, scale, single)
 
 
 def _read_list(

@@ -3,14 +3,25 @@
 import numbers
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from cyroialign._validation import MAX_LENGTH, _kind, as_array, spatial_scale, whole_number
+from cyroialign._validation import (
+    MAX_LENGTH,
+    MODES,
+    _kind,
+    as_array,
+    choice,
+    feature_map,
+    list_of_boxes,
+    same_dtype,
+    spatial_scale,
+    whole_number,
+)
 
 FLOATS = ("float32", "float64")
 Numbers = tuple[float, ...]
@@ -40,14 +51,16 @@ def height_and_width(value: Any, name: str) -> tuple[int, int]:
     return sides
 
 
-def list_of_sizes(value: Any, name: str, count: int | None = None) -> list[tuple[int, int]]:
+def list_of_sizes(
+    value: Any, name: str, count: int | None = None, per: str = "a level"
+) -> list[tuple[int, int]]:
     """Check a sequence of (height, width): as many as `count` says, else one or more."""
     try:
         sizes = list(value)
     except TypeError:
         raise TypeError(f"{name} must be a sequence of (height, width), got {_kind(value)}") from None
-    if not sizes or count not in (None, len(sizes)):
-        expected = "at least one size" if count is None else f"one size a level, {count} here"
+    if len(sizes) != count if count is not None else not sizes:
+        expected = "at least one size" if count is None else f"one size {per}, {count} here"
         raise ValueError(f"{name} must have {expected}, got {len(sizes)}")
     return [height_and_width(size, f"{name}[{i}]") for i, size in enumerate(sizes)]
 
@@ -145,6 +158,68 @@ def pyramid(x: Any, in_channels_list: Sequence[int], taken: str | None) -> dict[
             raise ValueError(f"{where} must have pixels, got shape {array.shape}")
         maps[name] = np.require(array, kind, ["C", "A"])  # what BLAS reads in place
     return maps
+
+
+def map_names(value: Any) -> list[str]:
+    """Check featmap_names: one name, or names of which none is twice."""
+    names: list[Any] = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"featmap_names must be a str or a sequence of str, got {_kind(value)}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"featmap_names must have one or more names, each once, got {names}")
+    return names
+
+
+def average(mode: Any) -> str:
+    if choice(mode, "mode", MODES) != "avg":
+        raise ValueError(
+            f"mode must be 'avg' to pool from several levels, got {mode!r}; call roi_align level by level"
+        )
+    return "avg"
+
+
+def maps_of_levels(x: Any, names: Sequence[str]) -> list[np.ndarray]:
+    """Check the named maps of x, others are not looked at; return them in native byte order."""
+    given = mapping(x, "x")
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ValueError(f"x must have all maps of featmap_names: it lacks {missing}, and has {list(given)}")
+    maps = [feature_map(given[name], f"x[{name!r}]") for name in names]
+    return [array.astype(array.dtype.newbyteorder("="), order="K", copy=False) for array in maps]
+
+
+def of_one_kind(maps: Sequence[np.ndarray], sizes: Sequence[tuple[int, ...]], names: Sequence[str]) -> None:
+    """Check that maps of the given (N, C, H, W) can be levels of one pyramid."""
+    first = f"x[{names[0]!r}]"
+    for name, array, size in zip(names, maps, sizes, strict=True):
+        same_dtype(array, f"x[{name!r}]", maps[0], first)
+        if size[:2] != sizes[0][:2]:
+            raise ValueError(
+                f"x must have maps of as many images and channels: x[{name!r}], as (N, C, H, W), is {size}, "
+                f"and {first} {sizes[0]}"
+            )
+
+
+def pixels_to_pool(sizes: Sequence[tuple[int, ...]], names: Sequence[str], boxes: int) -> None:
+    for name, size in zip(names, sizes, strict=True):
+        if not (size[2] and size[3]):
+            raise ValueError(
+                f"x[{name!r}] must have pixels to pool {boxes} boxes from, "
+                f"got height {size[2]} and width {size[3]}"
+            )
+
+
+def finest_first(scales: Sequence[float], names: Sequence[str]) -> None:
+    if scales[0] < scales[-1]:
+        raise ValueError(
+            f"featmap_names must go from the finest map to the coarsest, got {list(names)} of scales {scales}"
+        )
+
+
+def boxes_by_image(value: Any, images: int) -> None:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"boxes must be a list or tuple of arrays (L, 4), one an image, got {_kind(value)}")
+    list_of_boxes(value, None, images)
 
 
 @contextmanager

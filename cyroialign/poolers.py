@@ -1,12 +1,13 @@
-"""Which level of a feature pyramid a box is pooled from."""
+"""RoIAlign on a feature pyramid: the level that a box is pooled from, and all levels at once."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cyroialign import _boxes, _validation, _validation_pyramid
+from cyroialign import _boxes, _layout, _threads, _validation, _validation_pyramid
+from cyroialign._kernels import kernels
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -129,6 +130,226 @@ def level_range(scales: Sequence[float]) -> tuple[int, int]:
     first, last = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
     _validation_pyramid.level_numbers(first, last)
     return first, min(last, first + len(scales) - 1)
+
+
+class MultiScaleRoIAlign:
+    """RoIAlign on a feature pyramid: each box is pooled from the level that suits its size.
+
+    Parameters
+    ----------
+    featmap_names : str or sequence of str
+        Names of the maps to pool from, from the finest to the coarsest. Other maps are not looked at.
+    output_size, sampling_ratio, aligned, layout, num_threads
+        As in `roi_align`. torchvision's class has no `aligned`: it is False there.
+    canonical_scale, canonical_level : optional
+        As in `assign_levels`.
+    mode : {"avg"}, optional
+        How the samples of a bin become one value.
+
+    Raises
+    ------
+    TypeError
+        Where a setting has a wrong type.
+    ValueError
+        Where a setting has a wrong value.
+
+    See Also
+    --------
+    assign_levels : the rule that says from which map a box is pooled.
+    roi_align : the same from one map.
+
+    Notes
+    -----
+    Maps have a `spatial_scale` each, the power of two next to the height of the map divided by that of the
+    tallest image, as in torchvision. Boxes of all levels are pooled in one pass, straight to their place in
+    the result: each has the same bits as from `roi_align` on the map of its level. As there, bits do not
+    depend on the number of threads or the SIMD level. The gradients have the bits of `roi_align_backward`,
+    level by level, unless there are so many boxes that they are carried out in several portions.
+
+    torchvision leaves out silently what `featmap_names` has and `x` has not; here that is an error.
+
+    References
+    ----------
+    T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cyroialign import MultiScaleRoIAlign
+    >>> x = {"p2": np.zeros((1, 8, 64, 64), np.float32), "p3": np.ones((1, 8, 32, 32), np.float32)}
+    >>> pool = MultiScaleRoIAlign(["p2", "p3"], output_size=7, sampling_ratio=2)
+    >>> boxes = [np.array([[10.0, 10, 50, 60], [20, 10, 250, 200]])]
+    >>> crops = pool(x, boxes, image_shapes=[(256, 256)])
+    >>> crops.shape, crops.mean(axis=(1, 2, 3))
+    ((2, 8, 7, 7), array([0., 1.], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        featmap_names: str | Sequence[str],
+        output_size: int | tuple[int, int],
+        sampling_ratio: int,
+        *,
+        canonical_scale: float = 224,
+        canonical_level: int = 4,
+        aligned: bool = False,
+        mode: str = "avg",
+        layout: str = "NCHW",
+        num_threads: int | None = None,
+    ) -> None:
+        names = _validation_pyramid.map_names(featmap_names)
+        _validation.output_size(output_size)
+        _validation.sampling_ratio(sampling_ratio)
+        _validation.spatial_scale(canonical_scale, True, "canonical_scale")
+        _validation_pyramid.level_number(canonical_level, "canonical_level")
+        _validation.flag(aligned, "aligned")
+        _validation_pyramid.average(mode)
+        _validation.choice(layout, "layout", _validation.LAYOUTS)
+        if num_threads is not None:
+            _validation.thread_count(num_threads, "num_threads")
+        self.featmap_names = names
+        self.output_size = output_size
+        self.sampling_ratio = sampling_ratio
+        self.canonical_scale = canonical_scale
+        self.canonical_level = canonical_level
+        self.aligned = aligned
+        self.mode = mode
+        self.layout = layout
+        self.num_threads = num_threads
+
+    def __call__(
+        self, x: "Mapping[str, ArrayLike]", boxes: "Sequence[ArrayLike]", image_shapes: Sequence[Any]
+    ) -> np.ndarray:
+        """Pool the boxes.
+
+        Parameters
+        ----------
+        x : mapping of str to (N, C, H_l, W_l) array
+            The maps, all float32 or all float64; (N, H_l, W_l, C) with ``layout="NHWC"``. Memory in the
+            order of either layout is read in place, if it is that of the first map.
+        boxes : list or tuple of N arrays (L_i, 4)
+            For each image rows of (x1, y1, x2, y2), in pixels of the image.
+        image_shapes : sequence of N (int, int)
+            (height, width) of each image, before it was padded to a common size.
+
+        Returns
+        -------
+        (K, C, height, width) ndarray
+            All boxes, image after image, of the dtype and memory order of the first map;
+            (K, height, width, C) with ``layout="NHWC"``.
+
+        Raises
+        ------
+        TypeError
+            Where an argument has a wrong type, or the maps differ in dtype.
+        ValueError
+            Where x lacks a map, shapes do not fit each other, or a box is not finite: the first is named.
+        """
+        pyramid = self._read(x, boxes, image_shapes)
+        first, channels_last = _layout.in_kernel_order(pyramid.maps[0], self.layout)
+        others = (_layout.in_given_order(one, self.layout, channels_last) for one in pyramid.maps[1:])
+        maps = (first, *others)
+        bins_y, bins_x = _validation.output_size(self.output_size)
+        size = (len(pyramid.levels), pyramid.sizes[0][1], bins_y, bins_x)
+        threads = _threads.threads_for(self.num_threads)
+        target = _layout.target_for(None, size, maps[0].dtype, self.layout, channels_last)
+        if target.size:
+            rois = pyramid.boxes
+            ratio = _validation.sampling_ratio(self.sampling_ratio)
+            kernels[target.dtype].roi_align_levels(
+                maps, pyramid.scales, pyramid.levels, rois.rows, target,
+                ratio, bool(self.aligned), rois.single, channels_last, threads,
+            )  # fmt: skip
+        return _layout.delivered(target, None, self.layout, channels_last)
+
+    def backward(
+        self,
+        grad_output: "ArrayLike",
+        x: "Mapping[str, ArrayLike]",
+        boxes: "Sequence[ArrayLike]",
+        image_shapes: Sequence[Any],
+    ) -> dict[str, np.ndarray]:
+        """Return the gradients to the maps: the transpose of the call, applied to `grad_output`.
+
+        Parameters
+        ----------
+        grad_output : (K, C, height, width) array
+            Gradient to the result, of the dtype of the maps; (K, height, width, C) with ``layout="NHWC"``.
+        x, boxes, image_shapes
+            As in the call. Of the maps, shape and dtype count alone.
+
+        Returns
+        -------
+        dict of str to ndarray
+            For each of `featmap_names` the gradient, of the shape of the map and the memory order of
+            `grad_output`; zeros where no box was pooled from.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the call does, and where `grad_output` does not fit boxes and maps.
+        """
+        pyramid = self._read(x, boxes, image_shapes)
+        array = _validation.feature_map(grad_output, "grad_output")
+        grads, channels_last = _layout.in_kernel_order(array, self.layout)
+        first = f"x[{self.featmap_names[0]!r}]"
+        _validation.same_dtype(grads, "grad_output", pyramid.maps[0], first)
+        given = _layout.sizes(grads.shape, channels_last)
+        _validation.fitting_gradient(given, len(pyramid.levels), pyramid.sizes[0])
+        threads = _threads.threads_for(self.num_threads)
+        targets = tuple(
+            _layout.target_for(None, size, grads.dtype, self.layout, channels_last) for size in pyramid.sizes
+        )
+        if grads.size:
+            rois = pyramid.boxes
+            ratio = _validation.sampling_ratio(self.sampling_ratio)
+            kernels[grads.dtype].roi_align_levels_backward(
+                grads, pyramid.scales, pyramid.levels, rois.rows, targets,
+                ratio, bool(self.aligned), rois.single, channels_last, threads,
+            )  # fmt: skip
+        else:
+            for target in targets:
+                target.fill(0)
+        gradients = (_layout.delivered(target, None, self.layout, channels_last) for target in targets)
+        return dict(zip(self.featmap_names, gradients, strict=True))
+
+    def _read(self, x: Any, boxes: Any, image_shapes: Any) -> "_Pyramid":
+        """What both directions check alike."""
+        names = self.featmap_names
+        maps = _validation_pyramid.maps_of_levels(x, names)
+        sizes = [_layout.sizes(array.shape, self.layout == "NHWC") for array in maps]
+        _validation_pyramid.of_one_kind(maps, sizes, names)
+        images = sizes[0][0]
+        _validation_pyramid.list_of_sizes(image_shapes, "image_shapes", images, "an image")
+        _validation_pyramid.boxes_by_image(boxes, images)
+        scales, levels = [1.0] * len(names), np.zeros(0, np.intp)
+        count = sum(len(_validation.box_array(one, f"boxes[{i}]", 4)) for i, one in enumerate(boxes))
+        if count:
+            _validation_pyramid.pixels_to_pool(sizes, names, count)
+            scales = infer_scales([size[2:] for size in sizes], image_shapes)
+            _validation_pyramid.finest_first(scales, names)
+            levels = assign_levels(
+                boxes,
+                *level_range(scales),
+                canonical_scale=self.canonical_scale,
+                canonical_level=self.canonical_level,
+            ).astype(np.intp, copy=False)
+        rois = _boxes.read_boxes_of_levels(boxes, images, maps[0].dtype, scales, levels, bool(self.aligned))
+        return _Pyramid(maps, sizes, np.array(scales), levels, rois)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
+
+class _Pyramid(NamedTuple):
+    """The checked arguments of a call: of each map its size (N, C, H, W) and scale, of each box its level."""
+
+    maps: list[np.ndarray]
+    sizes: list[_layout.Size]
+    scales: np.ndarray
+    levels: np.ndarray
+    boxes: _boxes.Boxes
 
 
 def _corners(boxes: Any) -> np.ndarray:

@@ -170,10 +170,10 @@ cdef void forward_pixels(
     real* scratch,
 ) noexcept nogil:
     """Some bins of a RoI, for a block of channels from `channel` on, of a channels-last map."""
-    cdef const Sampling* shape = &call.plan.sampling
+    cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t channels = call.channels, n = min(call.width, channels - channel)
-    cdef const real* source = call.source + roi.image * shape.height * shape.width * channels + channel
-    cdef real* target = call.target + roi.row * shape.bins_y * shape.bins_x * channels + channel
+    cdef const real* source = roi.level.map + roi.image * shape.height * shape.width * channels + channel
+    cdef real* target = call.output + roi.row * shape.bins_y * shape.bins_x * channels + channel
     cdef const Run* run
     cdef int y, x, r, low = roi.strips, high = 0, first, last
     for x in range(first_x, last_x):
@@ -204,10 +204,10 @@ cdef void backward_pixels(
     real* scratch,
 ) noexcept nogil:
     """The transpose of `forward_pixels`; adds to rows [first_row, last_row) alone."""
-    cdef const Sampling* shape = &call.plan.sampling
+    cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t channels = call.channels, n = min(call.width, channels - channel)
-    cdef const real* source = call.source + roi.row * shape.bins_y * shape.bins_x * channels + channel
-    cdef real* image = call.target + roi.image * shape.height * shape.width * channels + channel
+    cdef const real* source = call.output + roi.row * shape.bins_y * shape.bins_x * channels + channel
+    cdef real* image = roi.level.map + roi.image * shape.height * shape.width * channels + channel
     cdef real* target
     cdef const Run* run
     cdef int y, end, x, r
@@ -239,10 +239,10 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
     The x step takes a slab of rows at once, so that it reads its taps once for all of them. The output is
     fetched early: it is written in pieces too short for the processor to foresee.
     """
-    cdef const Sampling* shape = &call.plan.sampling
+    cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
-    cdef const real* source = call.source + (roi.image * call.channels + channel) * plane
-    cdef real* target = call.target + (roi.row * call.channels + channel) * bins
+    cdef const real* source = roi.level.map + (roi.image * call.channels + channel) * plane
+    cdef real* target = call.output + (roi.row * call.channels + channel) * bins
     cdef int planes = <int> min(call.channels - channel, LANES)
     cdef Py_ssize_t step = call.slab * LANES, pitch = roi.strips * LANES
     cdef real* pixels = scratch  # columns, rows of the slab, channels
@@ -304,10 +304,10 @@ cdef void backward_planes(
 
     Columns are taken a few strips at a time, so that scratch does not grow with the map.
     """
-    cdef const Sampling* shape = &call.plan.sampling
+    cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
-    cdef const real* source = call.source + (roi.row * call.channels + channel) * bins
-    cdef real* image = call.target + (roi.image * call.channels + channel) * plane
+    cdef const real* source = call.output + (roi.row * call.channels + channel) * bins
+    cdef real* image = roi.level.map + (roi.image * call.channels + channel) * plane
     cdef real* target
     cdef int planes = <int> min(call.channels - channel, LANES)
     # Reading past the end of a row is harmless, past the end of the array it is not.

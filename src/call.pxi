@@ -1,6 +1,7 @@
 # One call: its arrays, how its channels, rows and RoIs are shared out, and the scratch of its threads.
 #
-# Work is cut into pieces, for the threads and for the caches alike:
+# A call pools from one map, or from several: the levels of a pyramid, each RoI from its own. Work on each is
+# cut into pieces, for the threads and for the caches alike:
 #
 #     forward, planes    blocks of channels x parts of the RoIs
 #     forward, pixels    blocks of channels x belts of rows x parts of the RoIs
@@ -30,13 +31,12 @@ cdef struct Turn:  # bins of a RoI that begin in a belt: [first_y, last_y), and 
 
 
 cdef struct Call:
-    const real* source  # forward: the map; backward: the gradient to the bins
-    real* target  # forward: the bins; backward: the gradient to the map
+    real* output  # forward: the bins of all RoIs; backward: the gradient to them, only read
     Py_ssize_t images, channels, rois
     bint channels_last
     int threads
     Py_ssize_t width, blocks  # channels in a block, and how many blocks
-    Py_ssize_t belts, parts
+    Py_ssize_t pieces  # of all levels
     Py_ssize_t pitch  # forward, planes: room for columns; pixels: from pixel to pixel in the scratch
     Py_ssize_t slab
     real* scratch
@@ -46,70 +46,110 @@ cdef struct Call:
     Plan plan
 
 
+cdef inline void set_level(
+    Level* level, const real* map, const Py_ssize_t* map_shape, double spatial_scale, bint channels_last
+) noexcept nogil:
+    """Note what the map alone tells; `open_call` adds the rest."""
+    cdef int y = 1 if channels_last else 2
+    level.map = <real*> map
+    level.sampling.height, level.sampling.width = map_shape[y], map_shape[y + 1]
+    level.sampling.scale = spatial_scale
+
+
 cdef bint open_call(
-    Call* call, const Py_ssize_t* map_shape, const Py_ssize_t* bins_shape, bint backward,
-    double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
+    Call* call, Level* levels, Py_ssize_t level_count, const Py_ssize_t* level_of_box, Py_ssize_t images,
+    const real* output, const Py_ssize_t* output_shape, bint backward,
+    int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ) noexcept nogil:
     """Share out the work and allocate; False where memory is short. Close the call in either case."""
-    cdef Sampling* sampling = &call.plan.sampling
+    cdef Plan* plan = &call.plan
     cdef int y = 1 if channels_last else 2
-    cdef Py_ssize_t wanted, blocks, bins, pixels, y_stride, x_stride
-    sampling.height, sampling.width = map_shape[y], map_shape[y + 1]
-    sampling.bins_y, sampling.bins_x = bins_shape[y], bins_shape[y + 1]
-    sampling.ratio = max(sampling_ratio, 0)
-    sampling.scale, sampling.aligned, sampling.single = spatial_scale, aligned, single
-    call.images, call.rois = map_shape[0], bins_shape[0]
-    call.channels = map_shape[3 if channels_last else 1]
+    cdef Py_ssize_t wanted, blocks, pixels, x_stride, i
+    cdef Level* level
+    plan.levels, plan.level_count, plan.level_of_box = levels, level_count, level_of_box
+    plan.bins_y, plan.bins_x = output_shape[y], output_shape[y + 1]
+    plan.height, plan.width = 0, 0
+    for i in range(level_count):
+        plan.height = max(plan.height, levels[i].sampling.height)
+        plan.width = max(plan.width, levels[i].sampling.width)
+        levels[i].sampling.bins_y, levels[i].sampling.bins_x = plan.bins_y, plan.bins_x
+        levels[i].sampling.ratio = max(sampling_ratio, 0)
+        levels[i].sampling.aligned, levels[i].sampling.single = aligned, single
+    call.output = <real*> output
+    call.images, call.rois = images, output_shape[0]
+    call.channels = output_shape[3 if channels_last else 1]
     call.channels_last = channels_last
-    bins = sampling.bins_y * sampling.bins_x
-    if call.rois * call.channels * bins < SERIAL_BINS:
+    if call.rois * call.channels * plan.bins_y * plan.bins_x < SERIAL_BINS:
         threads = 1
     call.threads = threads
     wanted = PIECES * threads
 
-    # The y step reads lines of pixels of the map, or backward of bins; the x step reads what it left.
-    pixels = min(sampling.width, most_taps(sampling.bins_x, sampling.ratio, sampling.width))
-    call.pitch, call.slab, call.belts = 0, 1, 1
+    # The x step reads what the y step left. Scratch is for the widest map.
+    pixels = most_taps(plan.bins_x, max(sampling_ratio, 0), plan.width)
+    call.pitch, call.slab = 0, 1
     if channels_last:
-        pixels = sampling.bins_x if backward else pixels
-        blocks = wanted // (call.images * sampling.height if backward else call.rois) + 1
+        pixels = plan.bins_x if backward else min(pixels, plan.width)
+        blocks = wanted // (call.images * plan.height if backward else call.rois) + 1
         call.width = pixel_block(call.channels, pixels, blocks)
         call.pitch = call.width
         call.scratch_reals = pixels * call.width
-        y_stride = (sampling.bins_x if backward else sampling.width) * call.channels
         x_stride = call.width
     elif backward:
         call.width = LANES
-        call.scratch_reals = sampling.bins_y * LANES * (sampling.bins_x + LANES + 2 * STRIPS * LANES)
-        y_stride, x_stride = STRIPS * LANES, sampling.bins_y * LANES
+        call.scratch_reals = plan.bins_y * LANES * (plan.bins_x + LANES + 2 * STRIPS * LANES)
+        x_stride = plan.bins_y * LANES
     else:
         call.width = LANES
-        call.pitch = min(
-            sampling.width + 2 * LANES, most_taps(sampling.bins_x, sampling.ratio, sampling.width) * LANES
-        )
-        call.slab = max(1, min(SLAB, SCRATCH // ((call.pitch + sampling.bins_x) * LANES)))
-        call.scratch_reals = (call.slab * (call.pitch + sampling.bins_x) + call.pitch + LANES) * LANES
-        y_stride, x_stride = sampling.width, call.slab * LANES
+        call.pitch = min(plan.width + 2 * LANES, pixels * LANES)
+        call.slab = max(1, min(SLAB, SCRATCH // ((call.pitch + plan.bins_x) * LANES)))
+        call.scratch_reals = (call.slab * (call.pitch + plan.bins_x) + call.pitch + LANES) * LANES
+        x_stride = call.slab * LANES
     call.blocks = (call.channels + call.width - 1) // call.width
     wanted = (wanted + call.blocks - 1) // call.blocks
-    if backward:
-        call.parts = 1
-        call.belts = (wanted + call.images - 1) // call.images
+    call.pieces = 0
+    for i in range(level_count):
+        level = levels + i
+        share_out(call, level, wanted, backward)
+        call.pieces += level.pieces
+        # The y step reads lines of pixels of the map, or backward of bins.
         if channels_last:
-            call.belts = max(call.belts, sampling.height * sampling.width * call.width // BELT_REALS)
-        call.belts = min(call.belts, sampling.height)
-    else:
-        if channels_last:
-            call.belts = (sampling.height + BELT - 1) // BELT
-        call.parts = min((wanted + call.belts - 1) // call.belts, call.rois)
+            level.y_stride = (plan.bins_x if backward else level.sampling.width) * call.channels
+        else:
+            level.y_stride = STRIPS * LANES if backward else level.sampling.width
 
     call.scratch_reals = (call.scratch_reals + 15) // 16 * 16
     call.memory = malloc(threads * call.scratch_reals * sizeof(real) + 64)
     call.scratch = <real*> ((<size_t> call.memory + 63) // 64 * 64)  # vectors that cross a line cost twice
     call.turns = <Turn*> malloc(threads * TURNS * sizeof(Turn))
     return open_plan(
-        &call.plan, call.rois, backward, 1 if channels_last else LANES, y_stride, x_stride, threads
+        plan, call.rois, backward, 1 if channels_last else LANES, x_stride, threads
     ) and call.memory != NULL and call.turns != NULL
+
+
+cdef void share_out(const Call* call, Level* level, Py_ssize_t wanted, bint backward) noexcept nogil:
+    """Cut the work on a level, so that a block of channels makes about as many pieces as wanted."""
+    cdef Py_ssize_t height = level.sampling.height
+    level.belts, level.parts = 1, 1
+    if backward:
+        level.belts = (wanted + call.images - 1) // call.images
+        if call.channels_last:
+            level.belts = max(level.belts, height * level.sampling.width * call.width // BELT_REALS)
+        level.belts = min(level.belts, height)
+        level.pieces = call.images * call.blocks * level.belts
+    else:
+        if call.channels_last:
+            level.belts = (height + BELT - 1) // BELT
+        level.parts = min((wanted + level.belts - 1) // level.belts, call.rois)
+        level.pieces = call.blocks * level.belts * level.parts
+
+
+cdef inline const Level* find_level(const Call* call, Py_ssize_t* piece) noexcept nogil:
+    """The level of a piece of a call, whose number becomes that among the pieces of the level."""
+    cdef const Level* level = call.plan.levels
+    while piece[0] >= level.pieces:
+        piece[0] -= level.pieces
+        level += 1
+    return level
 
 
 cdef void close_call(Call* call) noexcept nogil:

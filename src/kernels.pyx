@@ -46,77 +46,120 @@ def roi_align(
     double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
     """Fill output (K, C, PH, PW) from input (N, C, H, W), or both with the channels last; none is empty."""
-    cdef Call call
-    cdef Py_ssize_t piece, first = 0
-    cdef bint ready
-    call.source, call.target = &input[0, 0, 0, 0], &output[0, 0, 0, 0]
-    with nogil:
-        ready = open_call(
-            &call, input.shape, output.shape, False, spatial_scale, sampling_ratio, aligned, single,
-            channels_last, threads,
-        )
-        while ready and first < call.rois:
-            make_plan(&call.plan, &boxes[0, 0], first, call.rois, call.threads)
-            # Who owns what: a piece its channels of its bins of the output, a thread its scratch and turns.
-            for piece in prange(
-                call.blocks * call.belts * call.parts, num_threads=call.threads, schedule="dynamic",
-                use_threads_if=call.threads > 1,
-            ):
-                forward_piece(
-                    &call, piece // (call.belts * call.parts), piece // call.parts % call.belts,
-                    piece % call.parts, threadid(),
-                )
-            first += call.plan.count
-        close_call(&call)
-    if not ready:
-        raise MemoryError("no memory for the tables of roi_align")
+    cdef Level level
+    set_level(&level, &input[0, 0, 0, 0], input.shape, spatial_scale, channels_last)
+    carry_out(
+        &level, 1, NULL, input.shape[0], boxes, &output[0, 0, 0, 0], output.shape, False,
+        sampling_ratio, aligned, single, channels_last, threads,
+    )
 
 
 def roi_align_backward(
     const real[:, :, :, ::1] grad_output, const double[:, ::1] boxes, real[:, :, :, ::1] grad_input,
     double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
-    """Fill grad_input (N, C, H, W) from grad_output (K, C, PH, PW), or both with the channels last.
+    """Fill grad_input (N, C, H, W) from grad_output (K, C, PH, PW), or both with the channels last."""
+    cdef Level level
+    set_level(&level, &grad_input[0, 0, 0, 0], grad_input.shape, spatial_scale, channels_last)
+    carry_out(
+        &level, 1, NULL, grad_input.shape[0], boxes, &grad_output[0, 0, 0, 0], grad_output.shape, True,
+        sampling_ratio, aligned, single, channels_last, threads,
+    )
 
-    Each piece zeroes and sums its own part of the gradient, RoI after RoI in the order of the plan: no
-    atomics, and the same bits for any threads.
+
+def roi_align_levels(
+    tuple inputs, const double[::1] spatial_scales, const Py_ssize_t[::1] levels,
+    const double[:, ::1] boxes, real[:, :, :, ::1] output,
+    int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
+):
+    """`roi_align` with the map and the scale that the level of each box says."""
+    cdef Level* maps = <Level*> malloc(len(inputs) * sizeof(Level))
+    cdef const real[:, :, :, ::1] input
+    cdef Py_ssize_t i
+    if maps == NULL:
+        raise MemoryError("no memory for the table of levels")
+    try:
+        for i in range(len(inputs)):
+            input = inputs[i]  # the tuple keeps it where it is
+            set_level(maps + i, &input[0, 0, 0, 0], input.shape, spatial_scales[i], channels_last)
+        carry_out(
+            maps, len(inputs), &levels[0], input.shape[0], boxes, &output[0, 0, 0, 0], output.shape, False,
+            sampling_ratio, aligned, single, channels_last, threads,
+        )
+    finally:
+        free(maps)
+
+
+def roi_align_levels_backward(
+    const real[:, :, :, ::1] grad_output, const double[::1] spatial_scales, const Py_ssize_t[::1] levels,
+    const double[:, ::1] boxes, tuple grad_inputs,
+    int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
+):
+    """`roi_align_backward` to all maps."""
+    cdef Level* maps = <Level*> malloc(len(grad_inputs) * sizeof(Level))
+    cdef real[:, :, :, ::1] grad_input
+    cdef Py_ssize_t i
+    if maps == NULL:
+        raise MemoryError("no memory for the table of levels")
+    try:
+        for i in range(len(grad_inputs)):
+            grad_input = grad_inputs[i]
+            set_level(maps + i, &grad_input[0, 0, 0, 0], grad_input.shape, spatial_scales[i], channels_last)
+        carry_out(
+            maps, len(grad_inputs), &levels[0], grad_input.shape[0], boxes,
+            &grad_output[0, 0, 0, 0], grad_output.shape, True,
+            sampling_ratio, aligned, single, channels_last, threads,
+        )
+    finally:
+        free(maps)
+
+
+cdef int carry_out(
+    Level* levels, Py_ssize_t level_count, const Py_ssize_t* level_of_box, Py_ssize_t images,
+    const double[:, ::1] boxes, const real* output, const Py_ssize_t* output_shape, bint backward,
+    int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
+) except -1:
+    """Either direction on any number of levels.
+
+    A piece of forward owns its channels of its bins of the output. A piece of backward owns its channels of
+    its rows of an image of a level: it zeroes them and adds RoI after RoI in the order of the plan, so that
+    there are no atomics, and the same bits for any threads. A thread owns its scratch and turns.
     """
     cdef Call call
     cdef Py_ssize_t piece, first = 0
     cdef bint ready
-    call.source, call.target = &grad_output[0, 0, 0, 0], &grad_input[0, 0, 0, 0]
     with nogil:
         ready = open_call(
-            &call, grad_input.shape, grad_output.shape, True, spatial_scale, sampling_ratio, aligned, single,
-            channels_last, threads,
+            &call, levels, level_count, level_of_box, images, output, output_shape, backward,
+            sampling_ratio, aligned, single, channels_last, threads,
         )
         while ready and first < call.rois:
             make_plan(&call.plan, &boxes[0, 0], first, call.rois, call.threads)
-            # Who owns what: a piece its channels of its rows of its image, a thread its scratch.
             for piece in prange(
-                call.images * call.blocks * call.belts, num_threads=call.threads, schedule="dynamic",
-                use_threads_if=call.threads > 1,
+                call.pieces, num_threads=call.threads, schedule="dynamic", use_threads_if=call.threads > 1
             ):
-                backward_piece(
-                    &call, piece // (call.blocks * call.belts), piece // call.belts % call.blocks,
-                    piece % call.belts, first == 0, threadid(),
-                )
+                if backward:
+                    backward_piece(&call, piece, first == 0, threadid())
+                else:
+                    forward_piece(&call, piece, threadid())
             first += call.plan.count
         close_call(&call)
     if not ready:
-        raise MemoryError("no memory for the tables of roi_align_backward")
+        raise MemoryError("no memory for the tables of RoIAlign")
+    return 0
 
 
-cdef void forward_piece(
-    const Call* call, Py_ssize_t block, Py_ssize_t belt, Py_ssize_t part, int thread
-) noexcept nogil:
+cdef void forward_piece(const Call* call, Py_ssize_t piece, int thread) noexcept nogil:
+    cdef const Level* level = find_level(call, &piece)
+    cdef Py_ssize_t part = piece % level.parts, belt = piece // level.parts % level.belts
+    cdef Py_ssize_t channel = piece // (level.belts * level.parts) * call.width
     cdef real* scratch = call.scratch + thread * call.scratch_reals
     cdef Turn* turns = call.turns + thread * TURNS
-    cdef Py_ssize_t count = call.plan.count, i, n, image
-    cdef const RoI* rois = call.plan.rois
+    cdef const RoI* rois = call.plan.rois + first_of(&call.plan, level, 0)
+    cdef Py_ssize_t count = first_of(&call.plan, level + 1, 0) - (rois - call.plan.rois), i, n, image
     if not call.channels_last:
-        for i in range(count * part // call.parts, count * (part + 1) // call.parts):
-            forward_planes(call, rois + i, block * call.width, scratch)
+        for i in range(count * part // level.parts, count * (part + 1) // level.parts):
+            forward_planes(call, rois + i, channel, scratch)
         return
     # RoIs are in the order of their rows: for the same work in each of its parts, a belt deals them out.
     i = part
@@ -124,8 +167,8 @@ cdef void forward_piece(
         n, image = 0, rois[i].image
         while i < count and n < TURNS and rois[i].image == image:
             n += take_turn(rois + i, belt * BELT, turns + n)
-            i += call.parts
-        sweep(call, block * call.width, turns, n, scratch)
+            i += level.parts
+        sweep(call, level, channel, turns, n, scratch)
 
 
 cdef inline bint take_turn(const RoI* roi, Py_ssize_t first_row, Turn* turn) noexcept nogil:
@@ -143,13 +186,13 @@ cdef inline bint take_turn(const RoI* roi, Py_ssize_t first_row, Turn* turn) noe
 
 
 cdef void sweep(
-    const Call* call, Py_ssize_t channel, Turn* turns, Py_ssize_t n, real* scratch
+    const Call* call, const Level* level, Py_ssize_t channel, Turn* turns, Py_ssize_t n, real* scratch
 ) noexcept nogil:
     """Pool the bins of all turns from left to right: what is near on the map is read together."""
-    cdef int x, bins = <int> call.plan.sampling.bins_x
+    cdef int x, bins = <int> call.plan.bins_x
     cdef Py_ssize_t column = 0, i
     cdef Turn* turn
-    while column < call.plan.sampling.width:
+    while column < level.sampling.width:
         column += BELT
         for i in range(n):
             turn = turns + i
@@ -161,34 +204,35 @@ cdef void sweep(
                 turn.x = x
 
 
-cdef void backward_piece(
-    const Call* call, Py_ssize_t image, Py_ssize_t block, Py_ssize_t belt, bint zero, int thread
-) noexcept nogil:
+cdef void backward_piece(const Call* call, Py_ssize_t piece, bint zero, int thread) noexcept nogil:
+    cdef const Level* level = find_level(call, &piece)
+    cdef Py_ssize_t belt = piece % level.belts, image = piece // (level.belts * call.blocks)
+    cdef Py_ssize_t channel = piece // level.belts % call.blocks * call.width
+    cdef Py_ssize_t first_row = level.sampling.height * belt // level.belts
+    cdef Py_ssize_t last_row = level.sampling.height * (belt + 1) // level.belts
+    cdef const RoI* roi = call.plan.rois + first_of(&call.plan, level, image)
+    cdef const RoI* end = call.plan.rois + first_of(&call.plan, level, image + 1)
     cdef real* scratch = call.scratch + thread * call.scratch_reals
-    cdef Py_ssize_t height = call.plan.sampling.height, channel = block * call.width
-    cdef Py_ssize_t first_row = height * belt // call.belts, last_row = height * (belt + 1) // call.belts
-    cdef Py_ssize_t i = first_of_image(&call.plan, image)
-    cdef const RoI* roi
     if zero:
-        zero_rows(call, image, channel, first_row, last_row)
-    while i < call.plan.count and call.plan.rois[i].image == image:
-        roi = call.plan.rois + i
+        zero_rows(call, level, image, channel, first_row, last_row)
+    while roi < end:
         if roi.top < last_row and first_row < roi.bottom:
             if call.channels_last:
                 backward_pixels(call, roi, channel, first_row, last_row, scratch)
             else:
                 backward_planes(call, roi, channel, first_row, last_row, scratch)
-        i += 1
+        roi += 1
 
 
 cdef void zero_rows(
-    const Call* call, Py_ssize_t image, Py_ssize_t channel, Py_ssize_t first_row, Py_ssize_t last_row
+    const Call* call, const Level* level, Py_ssize_t image, Py_ssize_t channel,
+    Py_ssize_t first_row, Py_ssize_t last_row,
 ) noexcept nogil:
-    cdef Py_ssize_t width = call.plan.sampling.width, n = min(call.width, call.channels - channel)
-    cdef Py_ssize_t plane = call.plan.sampling.height * width, pixels = (last_row - first_row) * width, i
+    cdef Py_ssize_t width = level.sampling.width, n = min(call.width, call.channels - channel)
+    cdef Py_ssize_t plane = level.sampling.height * width, pixels = (last_row - first_row) * width, i
     if call.channels_last:
         for i in range(image * plane + first_row * width, image * plane + first_row * width + pixels):
-            memset(call.target + i * call.channels + channel, 0, n * sizeof(real))
+            memset(level.map + i * call.channels + channel, 0, n * sizeof(real))
     else:
         for i in range(image * call.channels + channel, image * call.channels + channel + n):
-            memset(call.target + i * plane + first_row * width, 0, pixels * sizeof(real))
+            memset(level.map + i * plane + first_row * width, 0, pixels * sizeof(real))

@@ -10,6 +10,13 @@ cdef enum:
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
 
 
+cdef struct Level:  # one map of those that a call pools from
+    Sampling sampling
+    real* map  # forward: only read; backward: the gradient to it
+    Py_ssize_t y_stride  # from line to line of what the y step reads
+    Py_ssize_t belts, parts, pieces  # the work on it: see call.pxi
+
+
 cdef struct Run:
     Py_ssize_t column
     int slot
@@ -18,6 +25,7 @@ cdef struct Run:
 
 cdef struct RoI:
     Py_ssize_t row  # of the boxes and of the output
+    const Level* level
     Py_ssize_t image
     Band y  # forward: bins from rows of the map; backward: rows of the map from bins
     Band x  # forward: bins from slots; backward: slots from bins
@@ -34,14 +42,17 @@ cdef struct RoI:
 
 
 cdef struct Visit:
-    Py_ssize_t image, row_group, column, row
+    Py_ssize_t level, image, row_group, column, row
 
 
 cdef struct Plan:
-    Sampling sampling
+    Level* levels
+    Py_ssize_t level_count
+    const Py_ssize_t* level_of_box  # NULL: all boxes are of the first
+    Py_ssize_t height, width, bins_y, bins_x  # of the tallest and of the widest map; the output size
     bint transposed  # for backward
     int strip_width
-    Py_ssize_t y_stride, x_stride  # from line to line of what the y step and the x step read
+    Py_ssize_t x_stride  # from line to line of what the x step reads
     Py_ssize_t capacity, count  # RoIs: room for, planned
     Py_ssize_t taps_y, taps_x, strips, lines_y, lines_x  # the most that a RoI can have
     Py_ssize_t table_bytes, draft_bytes  # a RoI, a thread
@@ -54,6 +65,8 @@ cdef struct Plan:
 cdef int compare_visits(const void* first, const void* second) noexcept nogil:
     cdef const Visit* a = <const Visit*> first
     cdef const Visit* b = <const Visit*> second
+    if a.level != b.level:
+        return 1 if a.level > b.level else -1
     if a.image != b.image:
         return 1 if a.image > b.image else -1
     if a.row_group != b.row_group:
@@ -87,19 +100,21 @@ cdef inline void take_band(char** room, Band* band, Py_ssize_t lines, Py_ssize_t
 
 
 cdef bint open_plan(
-    Plan* plan, Py_ssize_t boxes, bint transposed, int strip_width,
-    Py_ssize_t y_stride, Py_ssize_t x_stride, int threads,
+    Plan* plan, Py_ssize_t boxes, bint transposed, int strip_width, Py_ssize_t x_stride, int threads
 ) noexcept nogil:
-    """Allocate what planning needs, given plan.sampling; False where memory is short. Close it either way."""
-    cdef const Sampling* sampling = &plan.sampling
+    """Allocate what planning needs, given levels and sizes; False where memory is short. Close it either way.
+
+    Room is for a RoI of the tallest and of the widest map, whichever its level: less will do for the others.
+    """
+    cdef int ratio = plan.levels.sampling.ratio
     plan.transposed = transposed
     plan.strip_width = strip_width
-    plan.y_stride, plan.x_stride = y_stride, x_stride
-    plan.taps_y = most_taps(sampling.bins_y, sampling.ratio, sampling.height)
-    plan.taps_x = most_taps(sampling.bins_x, sampling.ratio, sampling.width)
-    plan.strips = min(plan.taps_x, sampling.width // strip_width + 1)
-    plan.lines_y = plan.taps_y if transposed else sampling.bins_y
-    plan.lines_x = plan.strips * strip_width if transposed else sampling.bins_x
+    plan.x_stride = x_stride
+    plan.taps_y = most_taps(plan.bins_y, ratio, plan.height)
+    plan.taps_x = most_taps(plan.bins_x, ratio, plan.width)
+    plan.strips = min(plan.taps_x, plan.width // strip_width + 1)
+    plan.lines_y = plan.taps_y if transposed else plan.bins_y
+    plan.lines_x = plan.strips * strip_width if transposed else plan.bins_x
     # Gradients are summed plan by plan, so the lanes must have no say in how many RoIs a plan takes.
     plan.capacity = max(1, min(boxes, PLAN_TAPS // (plan.taps_y + plan.taps_x + ROI_TAPS)))
     plan.count = 0
@@ -107,11 +122,11 @@ cdef bint open_plan(
         band_bytes(plan.lines_y, plan.taps_y) + band_bytes(plan.lines_x, plan.taps_x)
         + whole_words(plan.strips + (plan.lines_y if transposed else 0), sizeof(Py_ssize_t))
         + whole_words(plan.strips, sizeof(Run))
-        + whole_words(sampling.bins_y + 3 * sampling.bins_x, sizeof(int))
+        + whole_words(plan.bins_y + 3 * plan.bins_x, sizeof(int))
     )
     plan.draft_bytes = (
-        whole_words(max(sampling.height, sampling.width), sizeof(int))
-        + band_bytes(max(sampling.bins_y, sampling.bins_x), max(plan.taps_y, plan.taps_x))
+        whole_words(max(plan.height, plan.width), sizeof(int))
+        + band_bytes(max(plan.bins_y, plan.bins_x), max(plan.taps_y, plan.taps_x))
     )
     plan.rois = <RoI*> malloc(plan.capacity * sizeof(RoI))
     plan.visits = <Visit*> malloc(plan.capacity * sizeof(Visit))
@@ -131,10 +146,12 @@ cdef void make_plan(
     Plan* plan, const double* boxes, Py_ssize_t first, Py_ssize_t last, int threads
 ) noexcept nogil:
     """Plan the RoIs from `first` on, as many as there is room for before `last`."""
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, level
     plan.count = min(plan.capacity, last - first)
     for i in range(plan.count):
-        plan.visits[i] = visit(&plan.sampling, boxes, first + i)
+        level = plan.level_of_box[first + i] if plan.level_of_box != NULL else 0
+        plan.visits[i] = visit(&plan.levels[level].sampling, boxes, first + i)
+        plan.visits[i].level = level
     qsort(plan.visits, plan.count, sizeof(Visit), compare_visits)
     # Each iteration writes one RoI with its tables, and the draft of its thread.
     for i in prange(plan.count, num_threads=threads, schedule="static", use_threads_if=threads > 1):
@@ -145,7 +162,7 @@ cdef inline Visit visit(const Sampling* sampling, const double* boxes, Py_ssize_
     cdef Visit visit
     cdef double y = edge(boxes[5 * row + 2], sampling.scale, sampling.aligned)
     cdef double x = edge(boxes[5 * row + 1], sampling.scale, sampling.aligned)
-    visit.row = row
+    visit.row, visit.level = row, 0
     visit.image = <Py_ssize_t> boxes[5 * row]
     visit.row_group = <Py_ssize_t> min(max(y, 0.0), <double> sampling.height) // ROW_GROUP
     visit.column = <Py_ssize_t> min(max(x, 0.0), <double> sampling.width)
@@ -153,15 +170,16 @@ cdef inline Visit visit(const Sampling* sampling, const double* boxes, Py_ssize_
 
 
 cdef void plan_roi(Plan* plan, const double* boxes, Py_ssize_t i, int thread) noexcept nogil:
-    cdef const Sampling* sampling = &plan.sampling
+    cdef const Level* level = plan.levels + plan.visits[i].level
+    cdef const Sampling* sampling = &level.sampling
     cdef RoI* roi = plan.rois + i
     cdef char* table = plan.tables + i * plan.table_bytes
     cdef char* room = plan.drafts + thread * plan.draft_bytes
-    cdef int* slot = <int*> take(&room, max(sampling.height, sampling.width), sizeof(int))
+    cdef int* slot = <int*> take(&room, max(plan.height, plan.width), sizeof(int))
     cdef Band draft
     cdef int lines
     roi.row = plan.visits[i].row
-    roi.image = plan.visits[i].image
+    roi.level, roi.image = level, plan.visits[i].image
     take_band(&table, &roi.y, plan.lines_y, plan.taps_y)
     take_band(&table, &roi.x, plan.lines_x, plan.taps_x)
     roi.run = <Run*> take(&table, plan.strips, sizeof(Run))
@@ -195,7 +213,7 @@ cdef void plan_roi(Plan* plan, const double* boxes, Py_ssize_t i, int thread) no
         check_band(&roi.x, sampling.bins_x if plan.transposed else lines, plan.taps_x)
         for lines in range(roi.strips):
             check(0 <= roi.strip[lines] <= max(sampling.width - plan.strip_width, 0))
-    spread(&roi.y, plan.y_stride)
+    spread(&roi.y, level.y_stride)
     spread(&roi.x, plan.x_stride)
 
 
@@ -278,12 +296,14 @@ cdef void sample(
         sample_axis[double](low, high, scale, sampling.aligned, sampling.ratio, bins, length, band)
 
 
-cdef Py_ssize_t first_of_image(const Plan* plan, Py_ssize_t image) noexcept nogil:
-    """Where the RoIs of an image begin."""
+cdef Py_ssize_t first_of(const Plan* plan, const Level* level, Py_ssize_t image) noexcept nogil:
+    """Where the RoIs of an image of a level begin."""
     cdef Py_ssize_t low = 0, high = plan.count, middle
+    cdef const RoI* roi
     while low < high:
         middle = (low + high) // 2
-        if plan.rois[middle].image < image:
+        roi = plan.rois + middle
+        if roi.level < level or roi.level == level and roi.image < image:
             low = middle + 1
         else:
             high = middle

@@ -54,6 +54,34 @@ class Kernels(Protocol):
         threads: int,
     ) -> None: ...
 
+    def roi_align_levels(
+        self,
+        inputs: tuple[np.ndarray, ...],
+        spatial_scales: np.ndarray,
+        levels: np.ndarray,
+        boxes: np.ndarray,
+        output: np.ndarray,
+        sampling_ratio: int,
+        aligned: bool,
+        single: bool,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
+    def roi_align_levels_backward(
+        self,
+        grad_output: np.ndarray,
+        spatial_scales: np.ndarray,
+        levels: np.ndarray,
+        boxes: np.ndarray,
+        grad_inputs: tuple[np.ndarray, ...],
+        sampling_ratio: int,
+        aligned: bool,
+        single: bool,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
     def roi_align_boxes_backward(
         self,
         grad_output: np.ndarray,
