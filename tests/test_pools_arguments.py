@@ -112,7 +112,7 @@ def test_backward_of_the_position_sensitive(name, arguments, error, parts):
         (
             {"grad_output": np.ones((3, 8, 2, 2))},
             TypeError,
-            "grad_output must have dtype float32|got float64",
+            "grad_output must have the dtype of input, float32|got float64",
         ),
         ({"input": None}, TypeError, "input must be a NumPy array"),
         ({"input": INPUT[:, :, :0], "out": None}, ValueError, "pixels|height 0"),
