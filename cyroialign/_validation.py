@@ -111,16 +111,15 @@ def feature_map(value: Any, name: str) -> np.ndarray:
     return array
 
 
-def map_of_gradient(value: Any, mode: str, dtype: np.dtype) -> np.ndarray:
-    """Check the input that the gradient of a maximum needs; grad_output has the given dtype."""
+def map_of_gradient(value: Any, mode: str, grad_output: np.ndarray) -> np.ndarray:
+    """Check the input that the gradient of a maximum needs."""
     if value is None:
         raise TypeError(
             f"input is missing: with mode={mode!r} the gradient depends on the feature map, so give the one "
             "that roi_align was given"
         )
     array = feature_map(value, "input")
-    if array.dtype.newbyteorder("=") != dtype:
-        raise TypeError(f"input must have dtype {dtype}, as grad_output has, got {array.dtype}")
+    same_dtype(array, "input", grad_output, "grad_output")
     return array
 
 
@@ -170,7 +169,8 @@ def fitting_gradient(
 
 
 def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str) -> None:
-    if array.dtype != other.dtype:
+    """Check that two maps hold the same type of number, in whatever order of bytes."""
+    if array.dtype.type is not other.dtype.type:
         raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {array.dtype}")
 
 

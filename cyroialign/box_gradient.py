@@ -100,19 +100,16 @@ def roi_align_boxes_backward(
     ratio = _validation.sampling_ratio(sampling_ratio)
     aligned = _validation.flag(aligned, "aligned")
     maps, channels_last = _layout.in_kernel_order(_validation.feature_map(input, "input"), layout)
-    grads, grads_last = _layout.in_kernel_order(_validation.feature_map(grad_output, "grad_output"), layout)
+    grads = _validation.feature_map(grad_output, "grad_output")
     _validation.same_dtype(grads, "grad_output", maps, "input")
     images, _, height, width = size = _layout.sizes(maps.shape, channels_last)
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.fitting_gradient(_layout.sizes(grads.shape, grads_last), len(rois.rows), size)
+    _validation.fitting_gradient(_layout.sizes(grads.shape, layout == "NHWC"), len(rois.rows), size)
     _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
-    if grads_last != channels_last:
-        grads = np.ascontiguousarray(
-            grads.transpose(_layout.TO_CHANNELS_LAST if channels_last else _layout.TO_CHANNELS_FIRST)
-        )
     target = np.zeros((len(rois.rows), 4))
     if grads.size:
+        grads = _layout.in_given_order(grads, layout, channels_last)
         kernels[maps.dtype].roi_align_boxes_backward(
             grads, maps, rois.rows, target, rois.scale, ratio, aligned, rois.single, channels_last, threads
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from cyroialign import _boxes, _layout, _threads, _validation, _validation_pyramid
 from cyroialign._kernels import kernels
+from cyroialign._settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -132,7 +133,7 @@ def level_range(scales: Sequence[float]) -> tuple[int, int]:
     return first, min(last, first + len(scales) - 1)
 
 
-class MultiScaleRoIAlign:
+class MultiScaleRoIAlign(Settings):
     """RoIAlign on a feature pyramid: each box is pooled from the level that suits its size.
 
     Parameters
@@ -336,10 +337,6 @@ class MultiScaleRoIAlign:
             ).astype(np.intp, copy=False)
         rois = _boxes.read_boxes_of_levels(boxes, images, maps[0].dtype, scales, levels, bool(self.aligned))
         return _Pyramid(maps, sizes, np.array(scales), levels, rois)
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({settings})"
 
 
 class _Pyramid(NamedTuple):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cyroialign import _position_sensitive, _validation
+from cyroialign._settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -187,7 +188,7 @@ def ps_roi_align_backward(
     )
 
 
-class PSRoIAlign:
+class PSRoIAlign(Settings):
     """`ps_roi_align` and its gradient with settings that stay.
 
     Parameters
@@ -254,7 +255,3 @@ class PSRoIAlign:
             layout=self.layout,
             num_threads=self.num_threads,
         )
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({settings})"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cyroialign import _position_sensitive, _validation
+from cyroialign._settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -194,7 +195,7 @@ def ps_roi_pool_backward(
     )
 
 
-class PSRoIPool:
+class PSRoIPool(Settings):
     """`ps_roi_pool` and its gradient with settings that stay.
 
     Parameters
@@ -256,7 +257,3 @@ class PSRoIPool:
             layout=self.layout,
             num_threads=self.num_threads,
         )
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({settings})"

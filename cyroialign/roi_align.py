@@ -7,6 +7,7 @@ import numpy as np
 
 from cyroialign import _boxes, _layout, _threads, _validation
 from cyroialign._kernels import kernels
+from cyroialign._settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -226,7 +227,7 @@ def roi_align_backward(
         grad_output, "grad_output", sampling_ratio, aligned, mode, layout
     )
     shape = _validation.shape_of_input(input_shape)
-    maps = None if mode == "avg" else _validation.map_of_gradient(input, mode, grads.dtype)
+    maps = None if mode == "avg" else _validation.map_of_gradient(input, mode, grads)
     if input is not None:
         _validation.same_shape(_validation.as_array(input, "input"), "input", shape, "that of input_shape")
     images, _, height, width = size = _layout.sizes(shape, layout == "NHWC")
@@ -252,7 +253,7 @@ def roi_align_backward(
     return _layout.delivered(target, out, layout, channels_last)
 
 
-class RoIAlign:
+class RoIAlign(Settings):
     """`roi_align` and its gradient with settings that stay.
 
     Parameters
@@ -332,10 +333,6 @@ class RoIAlign:
             layout=self.layout,
             num_threads=self.num_threads,
         )
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({settings})"
 
 
 def _read(

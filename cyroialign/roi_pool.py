@@ -7,6 +7,7 @@ import numpy as np
 
 from cyroialign import _boxes, _layout, _threads, _validation
 from cyroialign._kernels import kernels
+from cyroialign._settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -181,33 +182,22 @@ def roi_pool_backward(
     """
     _validation.choice(layout, "layout", _validation.LAYOUTS)
     maps, channels_last = _layout.in_kernel_order(_validation.feature_map(input, "input"), layout)
-    grads, grads_last = _layout.in_kernel_order(_validation.feature_map(grad_output, "grad_output"), layout)
+    grads = _validation.feature_map(grad_output, "grad_output")
     _validation.same_dtype(grads, "grad_output", maps, "input")
-    if grads_last != channels_last:
-        grads = np.ascontiguousarray(
-            grads.transpose(_layout.TO_CHANNELS_LAST if channels_last else _layout.TO_CHANNELS_FIRST)
-        )
     bins = _validation.output_size(output_size)
     images, channels, height, width = size = _layout.sizes(maps.shape, channels_last)
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, False)
     expected = (len(rois.rows), channels, *bins)
-    _validation.same_shape(
-        _validation.as_array(grad_output, "grad_output"),
-        "grad_output",
-        _layout.ordered(expected, layout == "NHWC"),
-        "from boxes, input and output_size",
-    )
+    shape = _layout.ordered(expected, layout == "NHWC")
+    _validation.same_shape(grads, "grad_output", shape, "from boxes, input and output_size")
     _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
     if out is not None:
-        given = [
-            _validation.as_array(input, "input"),
-            _validation.as_array(grad_output, "grad_output"),
-            *rois.given,
-        ]
+        given = [_validation.as_array(input, "input"), grads, *rois.given]
         _layout.check_out(out, size, maps.dtype, layout, channels_last, given)
     target = _layout.target_for(out, size, maps.dtype, layout, channels_last)
     if grads.size and target.size:
+        grads = _layout.in_given_order(grads, layout, channels_last)
         kernels[maps.dtype].roi_pool_backward(
             grads, maps, rois.rows, target, rois.scale, rois.single, channels_last, threads
         )
@@ -216,7 +206,7 @@ def roi_pool_backward(
     return _layout.delivered(target, out, layout, channels_last)
 
 
-class RoIPool:
+class RoIPool(Settings):
     """`roi_pool` and its gradient with settings that stay.
 
     Parameters
@@ -276,7 +266,3 @@ class RoIPool:
             layout=self.layout,
             num_threads=self.num_threads,
         )
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({settings})"

@@ -13,11 +13,9 @@
 
 
 cdef enum:
-    SLOPE_PIECES = 8  # as many pieces a thread, where there is work enough, so that threads end together
     SLOPE_CHANNELS = 256  # the widest block of a channels-last map: benchmarks/layouts.py
     SLOPE_SCRATCH = 1 << 18  # numbers that a thread pools at a time, about
     SLOPE_TABLES = 1 << 20  # taps and sums of the RoIs that are planned at a time, about: 32 MiB
-    SLOPE_SERIAL = 2048  # fewer bins gain nothing from threads: SERIAL_BINS of bins that cost twice as much
 
 
 cdef struct SlopedRoI:
@@ -66,15 +64,15 @@ def roi_align_boxes_backward(
     cdef bint ready
     call.grad_output, call.input = &grad_output[0, 0, 0, 0], &input[0, 0, 0, 0]
     call.boxes = &boxes[0, 0]
-    call.sampling.scale, call.sampling.ratio = spatial_scale, max(sampling_ratio, 0)
-    call.sampling.aligned, call.sampling.single = aligned, single
+    set_sampling(
+        &call.sampling, input.shape, grad_output.shape,
+        spatial_scale, sampling_ratio, aligned, single, channels_last,
+    )
     with nogil:
         ready = open_slopes(&call, input.shape, grad_output.shape, channels_last, threads)
         while ready and first < call.rois:
             count = min(call.capacity, call.rois - first)
-            for i in range(count):
-                call.visits[i] = visit(&call.sampling, call.boxes, first + i)
-            qsort(call.visits, count, sizeof(Visit), compare_visits)
+            order_visits(call.visits, &call.sampling, call.boxes, first, count)
             # Each iteration writes one RoI with its tables, and the slots of its thread.
             for i in prange(
                 count, num_threads=call.threads, schedule="static", use_threads_if=call.threads > 1
@@ -103,16 +101,13 @@ cdef bint open_slopes(
 ) noexcept nogil:
     """Share out the work and allocate; False where memory is short. Close the call in either case."""
     cdef Sampling* sampling = &call.sampling
-    cdef int y = 1 if channels_last else 2
     cdef Py_ssize_t pieces, taps, lines
-    sampling.height, sampling.width = map_shape[y], map_shape[y + 1]
-    sampling.bins_y, sampling.bins_x = bins_shape[y], bins_shape[y + 1]
     call.rois, call.channels = bins_shape[0], map_shape[3 if channels_last else 1]
     call.channels_last = channels_last
-    if call.rois * call.channels * sampling.bins_y * sampling.bins_x < SLOPE_SERIAL:
+    if call.rois * call.channels * sampling.bins_y * sampling.bins_x < SERIAL_BINS:
         threads = 1
     call.threads = threads
-    pieces = SLOPE_PIECES * threads if threads > 1 else 1
+    pieces = PIECES * threads if threads > 1 else 1
     call.taps_y = most_taps(sampling.bins_y, sampling.ratio, sampling.height)
     call.taps_x = most_taps(sampling.bins_x, sampling.ratio, sampling.width)
     call.strip_width = 1 if channels_last else LANES

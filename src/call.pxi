@@ -14,7 +14,8 @@
 
 cdef enum:
     PIECES = 8  # as many pieces a thread, where there is work enough, so that threads end together
-    BELT = 8  # rows of a belt, and columns of a tile, forward: benchmarks/layouts.py
+    BELT = 8  # rows of a belt and columns of a tile, forward: benchmarks/layouts.py
+    MOST_BELTS = 1 << 10  # each looks at all RoIs, which must not cost more than pooling them
     BELT_REALS = 1 << 17  # numbers in a belt of a channels-last map, backward: benchmarks/layouts.py
     TURNS = 512  # RoIs that one sweep along a belt takes
     RUN = 1024  # numbers that all taps of a bin are summed for before the next numbers
@@ -47,34 +48,30 @@ cdef struct Call:
 
 
 cdef inline void set_level(
-    Level* level, const real* map, const Py_ssize_t* map_shape, double spatial_scale, bint channels_last
+    Level* level, const real* map, const Py_ssize_t* map_shape, const Py_ssize_t* bins_shape,
+    double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last,
 ) noexcept nogil:
-    """Note what the map alone tells; `open_call` adds the rest."""
-    cdef int y = 1 if channels_last else 2
+    """Note a map and how it is sampled; `open_call` adds how the work on it is shared out."""
     level.map = <real*> map
-    level.sampling.height, level.sampling.width = map_shape[y], map_shape[y + 1]
-    level.sampling.scale = spatial_scale
+    set_sampling(
+        &level.sampling, map_shape, bins_shape, spatial_scale, sampling_ratio, aligned, single, channels_last
+    )
 
 
 cdef bint open_call(
     Call* call, Level* levels, Py_ssize_t level_count, const Py_ssize_t* level_of_box, Py_ssize_t images,
-    const real* output, const Py_ssize_t* output_shape, bint backward,
-    int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
+    const real* output, const Py_ssize_t* output_shape, bint backward, bint channels_last, int threads,
 ) noexcept nogil:
     """Share out the work and allocate; False where memory is short. Close the call in either case."""
     cdef Plan* plan = &call.plan
-    cdef int y = 1 if channels_last else 2
     cdef Py_ssize_t wanted, blocks, pixels, x_stride, i
     cdef Level* level
     plan.levels, plan.level_count, plan.level_of_box = levels, level_count, level_of_box
-    plan.bins_y, plan.bins_x = output_shape[y], output_shape[y + 1]
+    plan.bins_y, plan.bins_x = levels.sampling.bins_y, levels.sampling.bins_x
     plan.height, plan.width = 0, 0
     for i in range(level_count):
         plan.height = max(plan.height, levels[i].sampling.height)
         plan.width = max(plan.width, levels[i].sampling.width)
-        levels[i].sampling.bins_y, levels[i].sampling.bins_x = plan.bins_y, plan.bins_x
-        levels[i].sampling.ratio = max(sampling_ratio, 0)
-        levels[i].sampling.aligned, levels[i].sampling.single = aligned, single
     call.output = <real*> output
     call.images, call.rois = images, output_shape[0]
     call.channels = output_shape[3 if channels_last else 1]
@@ -85,7 +82,7 @@ cdef bint open_call(
     wanted = PIECES * threads
 
     # The x step reads what the y step left. Scratch is for the widest map.
-    pixels = most_taps(plan.bins_x, max(sampling_ratio, 0), plan.width)
+    pixels = most_taps(plan.bins_x, levels.sampling.ratio, plan.width)
     call.pitch, call.slab = 0, 1
     if channels_last:
         pixels = plan.bins_x if backward else min(pixels, plan.width)
@@ -133,12 +130,14 @@ cdef void share_out(const Call* call, Level* level, Py_ssize_t wanted, bint back
     if backward:
         level.belts = (wanted + call.images - 1) // call.images
         if call.channels_last:
-            level.belts = max(level.belts, height * level.sampling.width * call.width // BELT_REALS)
+            level.belts = max(
+                level.belts, min(MOST_BELTS, height * level.sampling.width * call.width // BELT_REALS)
+            )
         level.belts = min(level.belts, height)
         level.pieces = call.images * call.blocks * level.belts
     else:
         if call.channels_last:
-            level.belts = (height + BELT - 1) // BELT
+            level.belts = min(MOST_BELTS, (height + BELT - 1) // BELT)
         level.parts = min((wanted + level.belts - 1) // level.belts, call.rois)
         level.pieces = call.blocks * level.belts * level.parts
 
@@ -150,6 +149,21 @@ cdef inline const Level* find_level(const Call* call, Py_ssize_t* piece) noexcep
         piece[0] -= level.pieces
         level += 1
     return level
+
+
+cdef void zero_rows(
+    real* target, const Sampling* shape, Py_ssize_t channels, bint channels_last,
+    Py_ssize_t image, Py_ssize_t channel, Py_ssize_t width, Py_ssize_t first_row, Py_ssize_t last_row,
+) noexcept nogil:
+    """Zero rows of one image of a gradient, for a block of up to `width` channels."""
+    cdef Py_ssize_t n = min(width, channels - channel), plane = shape.height * shape.width, i
+    cdef Py_ssize_t first = first_row * shape.width, last = last_row * shape.width
+    if channels_last:
+        for i in range(image * plane + first, image * plane + last):
+            memset(target + i * channels + channel, 0, n * sizeof(real))
+    else:
+        for i in range(image * channels + channel, image * channels + channel + n):
+            memset(target + i * plane + first, 0, (last - first) * sizeof(real))
 
 
 cdef void close_call(Call* call) noexcept nogil:

@@ -35,6 +35,17 @@ cdef struct Sampling:  # what one call says about all of its boxes
     double scale
 
 
+cdef inline void set_sampling(
+    Sampling* sampling, const Py_ssize_t* map_shape, const Py_ssize_t* bins_shape,
+    double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last,
+) noexcept nogil:
+    cdef int y = 1 if channels_last else 2
+    sampling.height, sampling.width = map_shape[y], map_shape[y + 1]
+    sampling.bins_y, sampling.bins_x = bins_shape[y], bins_shape[y + 1]
+    sampling.ratio = max(sampling_ratio, 0)
+    sampling.scale, sampling.aligned, sampling.single = spatial_scale, aligned, single
+
+
 cdef inline coordinate edge(double x, coordinate scale, bint aligned) noexcept nogil:
     """Where a box edge lies on the feature map."""
     return <coordinate> x * scale - <coordinate> (0.5 if aligned else 0.0)
@@ -92,6 +103,12 @@ cdef double lead(double i) noexcept nogil:
     return (i / (nextafter(i, INFINITY) - i)) % 2 - (i - nextafter(i, 0)) / 2
 
 
+cdef inline double samples_between(double i, double following, double end) noexcept nogil:
+    """How many samples [i, following) are, of which there are `end` in all."""
+    cdef double count = min(following, end) - i - lead(i)
+    return count + lead(following) if following <= end else count
+
+
 cdef inline Py_ssize_t most_taps(Py_ssize_t bins, int ratio, Py_ssize_t length) noexcept nogil:
     """Room for the taps of one axis.
 
@@ -139,9 +156,7 @@ cdef void sample_axis(
             following = max(i + 1, nextafter(i, INFINITY))
             if crowded:
                 following = first_beyond(start, bin_size, grid, bin, following, last, x, False)
-            count = min(following, end) - i - lead(i)
-            if following <= end:
-                count += lead(following)
+            count = samples_between(i, following, end)
             i = following
             if x < -1 or x > length:
                 continue

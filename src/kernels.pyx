@@ -3,6 +3,7 @@
 # setup.py compiles this file once for each SIMD level and type of number, as avx2_float32 and so on.
 
 from cython.parallel cimport prange, threadid
+from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, ceil, floor, isfinite, nextafter
 from libc.stdio cimport fputs, stderr
 from libc.stdlib cimport abort, calloc, free, malloc, qsort
@@ -47,10 +48,13 @@ def roi_align(
 ):
     """Fill output (K, C, PH, PW) from input (N, C, H, W), or both with the channels last; none is empty."""
     cdef Level level
-    set_level(&level, &input[0, 0, 0, 0], input.shape, spatial_scale, channels_last)
+    set_level(
+        &level, &input[0, 0, 0, 0], input.shape, output.shape,
+        spatial_scale, sampling_ratio, aligned, single, channels_last,
+    )
     carry_out(
-        &level, 1, NULL, input.shape[0], boxes, &output[0, 0, 0, 0], output.shape, False,
-        sampling_ratio, aligned, single, channels_last, threads,
+        &level, 1, NULL, input.shape[0], boxes, &output[0, 0, 0, 0], output.shape, False, channels_last,
+        threads,
     )
 
 
@@ -60,10 +64,13 @@ def roi_align_backward(
 ):
     """Fill grad_input (N, C, H, W) from grad_output (K, C, PH, PW), or both with the channels last."""
     cdef Level level
-    set_level(&level, &grad_input[0, 0, 0, 0], grad_input.shape, spatial_scale, channels_last)
+    set_level(
+        &level, &grad_input[0, 0, 0, 0], grad_input.shape, grad_output.shape,
+        spatial_scale, sampling_ratio, aligned, single, channels_last,
+    )
     carry_out(
         &level, 1, NULL, grad_input.shape[0], boxes, &grad_output[0, 0, 0, 0], grad_output.shape, True,
-        sampling_ratio, aligned, single, channels_last, threads,
+        channels_last, threads,
     )
 
 
@@ -81,10 +88,13 @@ def roi_align_levels(
     try:
         for i in range(len(inputs)):
             input = inputs[i]  # the tuple keeps it where it is
-            set_level(maps + i, &input[0, 0, 0, 0], input.shape, spatial_scales[i], channels_last)
+            set_level(
+                maps + i, &input[0, 0, 0, 0], input.shape, output.shape,
+                spatial_scales[i], sampling_ratio, aligned, single, channels_last,
+            )
         carry_out(
             maps, len(inputs), &levels[0], input.shape[0], boxes, &output[0, 0, 0, 0], output.shape, False,
-            sampling_ratio, aligned, single, channels_last, threads,
+            channels_last, threads,
         )
     finally:
         free(maps)
@@ -104,11 +114,13 @@ def roi_align_levels_backward(
     try:
         for i in range(len(grad_inputs)):
             grad_input = grad_inputs[i]
-            set_level(maps + i, &grad_input[0, 0, 0, 0], grad_input.shape, spatial_scales[i], channels_last)
+            set_level(
+                maps + i, &grad_input[0, 0, 0, 0], grad_input.shape, grad_output.shape,
+                spatial_scales[i], sampling_ratio, aligned, single, channels_last,
+            )
         carry_out(
             maps, len(grad_inputs), &levels[0], grad_input.shape[0], boxes,
-            &grad_output[0, 0, 0, 0], grad_output.shape, True,
-            sampling_ratio, aligned, single, channels_last, threads,
+            &grad_output[0, 0, 0, 0], grad_output.shape, True, channels_last, threads,
         )
     finally:
         free(maps)
@@ -117,7 +129,7 @@ def roi_align_levels_backward(
 cdef int carry_out(
     Level* levels, Py_ssize_t level_count, const Py_ssize_t* level_of_box, Py_ssize_t images,
     const double[:, ::1] boxes, const real* output, const Py_ssize_t* output_shape, bint backward,
-    int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
+    bint channels_last, int threads,
 ) except -1:
     """Either direction on any number of levels.
 
@@ -130,8 +142,8 @@ cdef int carry_out(
     cdef bint ready
     with nogil:
         ready = open_call(
-            &call, levels, level_count, level_of_box, images, output, output_shape, backward,
-            sampling_ratio, aligned, single, channels_last, threads,
+            &call, levels, level_count, level_of_box, images, output, output_shape, backward, channels_last,
+            threads,
         )
         while ready and first < call.rois:
             make_plan(&call.plan, &boxes[0, 0], first, call.rois, call.threads)
@@ -155,8 +167,10 @@ cdef void forward_piece(const Call* call, Py_ssize_t piece, int thread) noexcept
     cdef Py_ssize_t channel = piece // (level.belts * level.parts) * call.width
     cdef real* scratch = call.scratch + thread * call.scratch_reals
     cdef Turn* turns = call.turns + thread * TURNS
-    cdef const RoI* rois = call.plan.rois + first_of(&call.plan, level, 0)
-    cdef Py_ssize_t count = first_of(&call.plan, level + 1, 0) - (rois - call.plan.rois), i, n, image
+    cdef const RoI* rois = first_roi(call, level, 0)
+    cdef Py_ssize_t count = first_roi(call, level + 1, 0) - rois, i, n, image
+    cdef Py_ssize_t first_row = level.sampling.height * belt // level.belts
+    cdef Py_ssize_t last_row = level.sampling.height * (belt + 1) // level.belts
     if not call.channels_last:
         for i in range(count * part // level.parts, count * (part + 1) // level.parts):
             forward_planes(call, rois + i, channel, scratch)
@@ -166,42 +180,55 @@ cdef void forward_piece(const Call* call, Py_ssize_t piece, int thread) noexcept
     while i < count:
         n, image = 0, rois[i].image
         while i < count and n < TURNS and rois[i].image == image:
-            n += take_turn(rois + i, belt * BELT, turns + n)
+            n += take_turn(rois + i, first_row, last_row, turns + n)
             i += level.parts
-        sweep(call, level, channel, turns, n, scratch)
+        sweep(call, channel, turns, n, scratch)
 
 
-cdef inline bint take_turn(const RoI* roi, Py_ssize_t first_row, Turn* turn) noexcept nogil:
+cdef inline const RoI* first_roi(const Call* call, const Level* level, Py_ssize_t image) noexcept nogil:
+    cdef const Plan* plan = &call.plan
+    return plan.rois + visits_before(plan.visits, plan.count, level - plan.levels, image)
+
+
+cdef inline bint take_turn(
+    const RoI* roi, Py_ssize_t first_row, Py_ssize_t last_row, Turn* turn
+) noexcept nogil:
     """Note the bins of a RoI that begin in a belt; False where none does."""
     cdef int y = 0, lines = roi.y.lines
-    if not (roi.top < first_row + BELT and first_row < roi.bottom):
+    if not (roi.top < last_row and first_row < roi.bottom):
         return False
-    while y < lines and not first_row <= roi.first_row[y] < first_row + BELT:
+    while y < lines and not first_row <= roi.first_row[y] < last_row:
         y += 1
     turn.roi, turn.first_y, turn.x = roi, y, 0
-    while y < lines and first_row <= roi.first_row[y] < first_row + BELT:
+    while y < lines and first_row <= roi.first_row[y] < last_row:
         y += 1
     turn.last_y = y
     return turn.first_y < y
 
 
 cdef void sweep(
-    const Call* call, const Level* level, Py_ssize_t channel, Turn* turns, Py_ssize_t n, real* scratch
+    const Call* call, Py_ssize_t channel, Turn* turns, Py_ssize_t n, real* scratch
 ) noexcept nogil:
-    """Pool the bins of all turns from left to right: what is near on the map is read together."""
+    """Pool the bins of all turns from left to right: what is near on the map is read together.
+
+    Tiles in which no bin begins are passed over.
+    """
     cdef int x, bins = <int> call.plan.bins_x
-    cdef Py_ssize_t column = 0, i
+    cdef Py_ssize_t end, next = 0, i
     cdef Turn* turn
-    while column < level.sampling.width:
-        column += BELT
+    while next <= INT_MAX:
+        end = next + BELT
+        next = <Py_ssize_t> INT_MAX + 1
         for i in range(n):
             turn = turns + i
             x = turn.x
-            while x < bins and turn.roi.first_column[x] < column:
+            while x < bins and turn.roi.first_column[x] < end:
                 x += 1
             if x > turn.x:
                 forward_pixels(call, turn.roi, channel, turn.first_y, turn.last_y, turn.x, x, scratch)
                 turn.x = x
+            if x < bins:
+                next = min(next, <Py_ssize_t> turn.roi.first_column[x])
 
 
 cdef void backward_piece(const Call* call, Py_ssize_t piece, bint zero, int thread) noexcept nogil:
@@ -210,11 +237,14 @@ cdef void backward_piece(const Call* call, Py_ssize_t piece, bint zero, int thre
     cdef Py_ssize_t channel = piece // level.belts % call.blocks * call.width
     cdef Py_ssize_t first_row = level.sampling.height * belt // level.belts
     cdef Py_ssize_t last_row = level.sampling.height * (belt + 1) // level.belts
-    cdef const RoI* roi = call.plan.rois + first_of(&call.plan, level, image)
-    cdef const RoI* end = call.plan.rois + first_of(&call.plan, level, image + 1)
+    cdef const RoI* roi = first_roi(call, level, image)
+    cdef const RoI* end = first_roi(call, level, image + 1)
     cdef real* scratch = call.scratch + thread * call.scratch_reals
     if zero:
-        zero_rows(call, level, image, channel, first_row, last_row)
+        zero_rows(
+            level.map, &level.sampling, call.channels, call.channels_last, image, channel, call.width,
+            first_row, last_row,
+        )
     while roi < end:
         if roi.top < last_row and first_row < roi.bottom:
             if call.channels_last:
@@ -222,17 +252,3 @@ cdef void backward_piece(const Call* call, Py_ssize_t piece, bint zero, int thre
             else:
                 backward_planes(call, roi, channel, first_row, last_row, scratch)
         roi += 1
-
-
-cdef void zero_rows(
-    const Call* call, const Level* level, Py_ssize_t image, Py_ssize_t channel,
-    Py_ssize_t first_row, Py_ssize_t last_row,
-) noexcept nogil:
-    cdef Py_ssize_t width = level.sampling.width, n = min(call.width, call.channels - channel)
-    cdef Py_ssize_t plane = level.sampling.height * width, pixels = (last_row - first_row) * width, i
-    if call.channels_last:
-        for i in range(image * plane + first_row * width, image * plane + first_row * width + pixels):
-            memset(level.map + i * call.channels + channel, 0, n * sizeof(real))
-    else:
-        for i in range(image * call.channels + channel, image * call.channels + channel + n):
-            memset(level.map + i * plane + first_row * width, 0, pixels * sizeof(real))

@@ -377,18 +377,3 @@ cdef inline bint is_mine(const Work* work, int t, int end) noexcept nogil:
         if work.first <= work.roi.y.taps.offset[t] < work.last:
             return True
     return False
-
-
-cdef void zero_map(
-    const MaxCall* call, Py_ssize_t image, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last
-) noexcept nogil:
-    """Zero the numbers from first to last of an image's gradient, those of a block of channels."""
-    cdef Py_ssize_t plane = call.sampling.height * call.sampling.width, channel = block * call.pitch
-    cdef Py_ssize_t n = min(call.pitch, call.channels - channel), i
-    cdef real* target = call.target + first_number(call, image, channel, plane)
-    if call.channels_last:
-        for i in range(first // call.channels, last // call.channels):
-            memset(target + i * call.channels, 0, n * sizeof(real))
-    else:
-        for i in range(n):
-            memset(target + i * plane + first, 0, (last - first) * sizeof(real))

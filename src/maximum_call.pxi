@@ -60,12 +60,10 @@ cdef bint open_max_call(
 ) noexcept nogil:
     """Share out the work and allocate; False where memory is short. Close the call in either case."""
     cdef Sampling* sampling = &call.sampling
-    cdef int y = 1 if channels_last else 2
     cdef Py_ssize_t pieces, blocks, width, most_parts
-    sampling.height, sampling.width = map_shape[y], map_shape[y + 1]
-    sampling.bins_y, sampling.bins_x = bins_shape[y], bins_shape[y + 1]
-    sampling.ratio = max(sampling_ratio, 0)
-    sampling.scale, sampling.aligned, sampling.single = spatial_scale, aligned, single
+    set_sampling(
+        sampling, map_shape, bins_shape, spatial_scale, sampling_ratio, aligned, single, channels_last
+    )
     call.images, call.rois = map_shape[0], bins_shape[0]
     call.channels = map_shape[3 if channels_last else 1]
     call.channels_last = channels_last
@@ -124,9 +122,7 @@ cdef void plan_max_rois(MaxCall* call, const double* boxes, Py_ssize_t first) no
     """Plan the RoIs from `first` on, as many as there is room for, in the order of their visit."""
     cdef Py_ssize_t i
     call.count = min(call.capacity, call.rois - first)
-    for i in range(call.count):
-        call.visits[i] = visit(&call.sampling, boxes, first + i)
-    qsort(call.visits, call.count, sizeof(Visit), compare_visits)
+    order_visits(call.visits, &call.sampling, boxes, first, call.count)
     # Each iteration writes one RoI with its tables, and the slots of its thread.
     for i in prange(call.count, num_threads=call.threads, schedule="static", use_threads_if=call.threads > 1):
         plan_max_roi(call, boxes + 5 * call.visits[i].row, i, threadid())
@@ -211,25 +207,22 @@ cdef void share_piece(
     const MaxCall* call, Py_ssize_t image, Py_ssize_t block, Py_ssize_t group, bint zero, int thread
 ) noexcept nogil:
     cdef Work work
-    cdef Py_ssize_t height = call.sampling.height, i = 0, end = call.count, middle
-    cdef Py_ssize_t first = height * group // call.parts * call.row_stride
-    cdef Py_ssize_t last = height * (group + 1) // call.parts * call.row_stride
+    cdef Py_ssize_t i, height = call.sampling.height
+    cdef Py_ssize_t first_row = height * group // call.parts, last_row = height * (group + 1) // call.parts
     if zero:
-        zero_map(call, image, block, first, last)
-    while i < end:  # the first RoI of the image
-        middle = (i + end) // 2
-        if call.planned[middle].image < image:
-            i = middle + 1
-        else:
-            end = middle
-    while i < call.count and call.planned[i].image == image:
+        zero_rows(
+            call.target, &call.sampling, call.channels, call.channels_last, image, block * call.pitch,
+            call.pitch, first_row, last_row,
+        )
+    for i in range(
+        visits_before(call.visits, call.count, 0, image), visits_before(call.visits, call.count, 0, image + 1)
+    ):
         work = work_on(call, call.planned + i, block, thread)
-        work.first, work.last = first, last
+        work.first, work.last = first_row * call.row_stride, last_row * call.row_stride
         if call.summed:
             share_roi(&work, True)
         else:
             share_roi(&work, False)
-        i += 1
 
 
 def roi_align_max(

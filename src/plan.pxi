@@ -158,6 +158,30 @@ cdef void make_plan(
         plan_roi(plan, boxes, i, threadid())
 
 
+cdef void order_visits(
+    Visit* visits, const Sampling* sampling, const double* boxes, Py_ssize_t first, Py_ssize_t count
+) noexcept nogil:
+    """The visits of `count` boxes of one map, from `first` on."""
+    cdef Py_ssize_t i
+    for i in range(count):
+        visits[i] = visit(sampling, boxes, first + i)
+    qsort(visits, count, sizeof(Visit), compare_visits)
+
+
+cdef Py_ssize_t visits_before(
+    const Visit* visits, Py_ssize_t count, Py_ssize_t level, Py_ssize_t image
+) noexcept nogil:
+    """How many visits come before those of an image of a level."""
+    cdef Py_ssize_t low = 0, high = count, middle
+    while low < high:
+        middle = (low + high) // 2
+        if visits[middle].level < level or visits[middle].level == level and visits[middle].image < image:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 cdef inline Visit visit(const Sampling* sampling, const double* boxes, Py_ssize_t row) noexcept nogil:
     cdef Visit visit
     cdef double y = edge(boxes[5 * row + 2], sampling.scale, sampling.aligned)
@@ -294,17 +318,3 @@ cdef void sample(
         sample_axis[float](low, high, <float> scale, sampling.aligned, sampling.ratio, bins, length, band)
     else:
         sample_axis[double](low, high, scale, sampling.aligned, sampling.ratio, bins, length, band)
-
-
-cdef Py_ssize_t first_of(const Plan* plan, const Level* level, Py_ssize_t image) noexcept nogil:
-    """Where the RoIs of an image of a level begin."""
-    cdef Py_ssize_t low = 0, high = plan.count, middle
-    cdef const RoI* roi
-    while low < high:
-        middle = (low + high) // 2
-        roi = plan.rois + middle
-        if roi.level < level or roi.level == level and roi.image < image:
-            low = middle + 1
-        else:
-            high = middle
-    return low

@@ -8,12 +8,11 @@
 #
 # In either layout a bin is summed along y, then along x. In a channels-first map lanes run along output
 # channels: the planes that one bin has of LANES of them lie PH * PW planes apart, and a transposition in
-# registers places LANES columns of each into LANES pixels. In a channels-last map the numbers of one bin lie
+# registers turns LANES columns of each into LANES pixels. In a channels-last map the numbers of one bin lie
 # PH * PW apart, and there is nothing to be had from vectors. A call with very many RoIs is carried out in
 # portions, so that memory stays bounded.
 
 cdef enum:
-    PORTION_TAPS = 1 << 20  # room for taps in one portion, about 16 MiB
     SOME_CHANNELS = 64
 
 
@@ -31,7 +30,7 @@ cdef struct PositionSensitive:
     Py_ssize_t parts  # of a block: forward, runs of lines of bins; backward, groups of rows of one image
     Py_ssize_t capacity, first, count  # RoIs of a portion: room for, the first of these, how many
     Py_ssize_t taps_y, taps_x  # the most that a RoI can have
-    Place* places
+    Visit* visits
     int* begins
     Py_ssize_t* offsets
     real* weights
@@ -44,12 +43,10 @@ cdef bint open_position_sensitive(
 ) noexcept nogil:
     """Share out the work and allocate; False where memory is short. Close the call in either case."""
     cdef Sampling* sampling = &call.sampling
-    cdef int y = 1 if channels_last else 2
     cdef Py_ssize_t bins, pieces
-    sampling.height, sampling.width = map_shape[y], map_shape[y + 1]
-    sampling.bins_y, sampling.bins_x = bins_shape[y], bins_shape[y + 1]
-    sampling.ratio, sampling.aligned = sampling_ratio, not quantised
-    sampling.scale, sampling.single = spatial_scale, single
+    set_sampling(
+        sampling, map_shape, bins_shape, spatial_scale, sampling_ratio, not quantised, single, channels_last
+    )
     bins = sampling.bins_y * sampling.bins_x
     call.quantised = quantised
     # torchvision's PSRoIPool leaves the last row and column out of the means, but not out of their gradient.
@@ -61,31 +58,31 @@ cdef bint open_position_sensitive(
     call.map_pixel = call.channels * bins if channels_last else 1
     call.map_row = sampling.width * call.map_pixel
     call.map_channel = 1 if channels_last else sampling.height * call.map_row
-    if call.rois * call.channels * bins < POOL_SERIAL:
+    if call.rois * call.channels * bins < SERIAL_BINS:
         threads = 1
     call.threads = threads
     call.width = call.channels if channels_last else LANES
     call.blocks = (call.channels + call.width - 1) // call.width
     pieces = call.blocks * (call.images if backward else 1)
-    call.parts = (POOL_PIECES * threads + pieces - 1) // pieces
+    call.parts = (PIECES * threads + pieces - 1) // pieces
     if backward:
         call.parts = min(call.parts, sampling.height)
     call.taps_y = most_taps(sampling.bins_y, sampling.ratio, sampling.height)
     call.taps_x = most_taps(sampling.bins_x, sampling.ratio, sampling.width)
-    call.capacity = max(1, min(call.rois, PORTION_TAPS // (call.taps_y + call.taps_x)))
+    call.capacity = max(1, min(call.rois, PLAN_TAPS // (call.taps_y + call.taps_x)))
     call.first = call.count = 0
-    call.places = <Place*> malloc(call.rois * sizeof(Place))
+    call.visits = <Visit*> malloc(call.rois * sizeof(Visit))
     call.begins = <int*> malloc(call.capacity * (sampling.bins_y + sampling.bins_x + 2) * sizeof(int))
     call.offsets = <Py_ssize_t*> malloc(call.capacity * (call.taps_y + call.taps_x) * sizeof(Py_ssize_t))
     call.weights = <real*> malloc(call.capacity * (call.taps_y + call.taps_x) * sizeof(real))
-    if call.places == NULL or call.begins == NULL or call.offsets == NULL or call.weights == NULL:
+    if call.visits == NULL or call.begins == NULL or call.offsets == NULL or call.weights == NULL:
         return False
-    order_rois(call.places, boxes, call.rois, sampling)
+    order_visits(call.visits, sampling, boxes, 0, call.rois)
     return True
 
 
 cdef void close_position_sensitive(PositionSensitive* call) noexcept nogil:
-    free(call.places)
+    free(call.visits)
     free(call.begins)
     free(call.offsets)
     free(call.weights)
@@ -106,7 +103,7 @@ cdef bint next_portion(PositionSensitive* call, const double* boxes) noexcept no
 
 
 cdef inline Band band_y(const PositionSensitive* call, Py_ssize_t i) noexcept nogil:
-    """The band of the RoI at place i, which belongs to the portion, along y."""
+    """The band of the RoI of visit i, which belongs to the portion, along y."""
     cdef Band band
     i -= call.first
     band.lines = <int> call.sampling.bins_y
@@ -126,15 +123,14 @@ cdef inline Band band_x(const PositionSensitive* call, Py_ssize_t i) noexcept no
 
 
 cdef void fill_bands(const PositionSensitive* call, const double* boxes, Py_ssize_t i) noexcept nogil:
-    cdef const double* box = boxes + 5 * call.places[i].row
+    cdef const double* box = boxes + 5 * call.visits[i].row
     cdef Band y = band_y(call, i), x = band_x(call, i)
     if call.quantised:
         average_ranges(&call.sampling, box, True, call.length_y, &y)
         average_ranges(&call.sampling, box, False, call.length_x, &x)
-    elif call.sampling.single:
-        sample_box[float](&call.sampling, box, <float> call.sampling.scale, &y, &x)
     else:
-        sample_box[double](&call.sampling, box, call.sampling.scale, &y, &x)
+        sample(&call.sampling, boxes, call.visits[i].row, True, &y)
+        sample(&call.sampling, boxes, call.visits[i].row, False, &x)
     if CHECKED:
         check_band(&y, call.sampling.height, call.taps_y)
         check_band(&x, call.sampling.width, call.taps_x)
@@ -142,18 +138,10 @@ cdef void fill_bands(const PositionSensitive* call, const double* boxes, Py_ssiz
     spread(&x, call.map_pixel)
 
 
-cdef void sample_box(
-    const Sampling* shape, const double* box, coordinate scale, Band* y, Band* x
-) noexcept nogil:
-    sample_axis(box[2], box[4], scale, True, shape.ratio, shape.bins_y, shape.height, y)
-    sample_axis(box[1], box[3], scale, True, shape.ratio, shape.bins_x, shape.width, x)
-
-
 cdef inline Py_ssize_t image_offset(const PositionSensitive* call, Py_ssize_t i) noexcept nogil:
-    """Where the image of the RoI at place i begins in the map."""
+    """Where the image of the RoI of visit i begins in the map."""
     cdef const Sampling* shape = &call.sampling
-    cdef Py_ssize_t image = call.places[i].key // (shape.height + 1)
-    return image * shape.height * shape.width * call.channels * shape.bins_y * shape.bins_x
+    return call.visits[i].image * shape.height * shape.width * call.channels * shape.bins_y * shape.bins_x
 
 
 cdef void pool_bins_of_pixels(const PositionSensitive* call, Py_ssize_t i, Py_ssize_t line) noexcept nogil:
@@ -161,7 +149,7 @@ cdef void pool_bins_of_pixels(const PositionSensitive* call, Py_ssize_t i, Py_ss
     cdef Band y = band_y(call, i), x = band_x(call, i)
     cdef Py_ssize_t bins = y.lines * <Py_ssize_t> x.lines, bin = line * x.lines, channel, at
     cdef const real* source
-    cdef real* target = call.target + (call.places[i].row * bins + bin) * call.channels
+    cdef real* target = call.target + (call.visits[i].row * bins + bin) * call.channels
     cdef real column[SOME_CHANNELS]
     cdef int j, s, t, c, n
     for j in range(x.lines):
@@ -188,7 +176,7 @@ cdef void unpool_bins_of_pixels(
     """The transpose of `pool_bins_of_pixels`; adds to rows [first_row, last_row) alone."""
     cdef Band y = band_y(call, i), x = band_x(call, i)
     cdef Py_ssize_t bins = y.lines * <Py_ssize_t> x.lines, bin = line * x.lines, at, c
-    cdef const real* source = call.source + (call.places[i].row * bins + bin) * call.channels
+    cdef const real* source = call.source + (call.visits[i].row * bins + bin) * call.channels
     cdef real* target = call.target + image_offset(call, i) + bin
     cdef int j, s, t
     for j in range(x.lines):
@@ -222,7 +210,7 @@ cdef void pool_bins_of_planes(
     cdef Py_ssize_t plane = call.map_channel, step = bins * plane, width = call.sampling.width
     cdef Py_ssize_t first, window = min(width, LANES), p, planes = min(call.channels - channel, LANES)
     cdef const real* source = call.source + image_offset(call, i) + channel * step + bin * plane
-    cdef real* target = call.target + (call.places[i].row * call.channels + channel) * bins + bin
+    cdef real* target = call.target + (call.visits[i].row * call.channels + channel) * bins + bin
     cdef lanes tile[LANES]
     cdef lanes total
     cdef int j, s
@@ -257,7 +245,7 @@ cdef void unpool_bins_of_planes(
     cdef Py_ssize_t bins = y.lines * <Py_ssize_t> x.lines, bin = line * x.lines
     cdef Py_ssize_t plane = call.map_channel, step = bins * plane, width = call.sampling.width
     cdef Py_ssize_t first, window = min(width, LANES), p, planes = min(call.channels - channel, LANES)
-    cdef const real* source = call.source + (call.places[i].row * call.channels + channel) * bins + bin
+    cdef const real* source = call.source + (call.visits[i].row * call.channels + channel) * bins + bin
     cdef real* target = call.target + image_offset(call, i) + channel * step + bin * plane
     cdef real* row
     cdef lanes tile[LANES]
@@ -318,13 +306,13 @@ cdef void unpool_sensitive_piece(
     cdef Py_ssize_t last_row = shape.height * (group + 1) // call.parts
     cdef Band y
     if call.first == 0:
-        zero_block(
+        zero_rows(
             call.target, shape, call.channels * bins, call.channels_last, image, channel * bins,
             call.width * bins, first_row, last_row,
         )
     for i in range(
-        max(places_before(call.places, call.rois, image, shape), call.first),
-        min(places_before(call.places, call.rois, image + 1, shape), call.first + call.count),
+        max(visits_before(call.visits, call.rois, 0, image), call.first),
+        min(visits_before(call.visits, call.rois, 0, image + 1), call.first + call.count),
     ):
         y = band_y(call, i)
         for line in range(shape.bins_y):

@@ -1,5 +1,4 @@
-# Box -> ranges of whole pixels: the one place that knows the quantising rule of RoIPool and PSRoIPool, and
-# the order in which they visit the RoIs of a call.
+# Box -> ranges of whole pixels: the one place that knows the quantising rule of RoIPool and PSRoIPool.
 #
 # The edges of a box are rounded to whole pixels, and so are those of each bin: outwards, so that neighbours
 # share a pixel where they do not meet at one. Whole numbers stay floating-point numbers until they are
@@ -10,11 +9,6 @@ from libc.math cimport round as round_half_away
 
 cdef struct Range:  # pixels first <= i < end of one axis
     int first, end
-
-
-cdef struct Place:  # one RoI: RoIs are visited by image, then from the top of the map to its bottom
-    Py_ssize_t key  # image * (height + 1) + row of the map
-    Py_ssize_t row  # of the boxes
 
 
 cdef inline int clipped(double pixel, Py_ssize_t length) noexcept nogil:
@@ -70,38 +64,3 @@ cdef void average_ranges(
             band.weight[t] = <real> (1.0 / (pixels.end - pixels.first))
             t += 1
     band.begin[band.lines] = t
-
-
-cdef int compare_places(const void* first, const void* second) noexcept nogil:
-    cdef const Place* a = <const Place*> first
-    cdef const Place* b = <const Place*> second
-    if a.key != b.key:
-        return 1 if a.key > b.key else -1
-    return 1 if a.row > b.row else -1
-
-
-cdef void order_rois(
-    Place* places, const double* boxes, Py_ssize_t count, const Sampling* sampling
-) noexcept nogil:
-    """Sort the RoIs; gradients are summed in this order, so nothing but the boxes may decide it."""
-    cdef Py_ssize_t k
-    cdef double top
-    for k in range(count):
-        top = edge(boxes[5 * k + 2], sampling.scale, False)
-        places[k].key = <Py_ssize_t> boxes[5 * k] * (sampling.height + 1) + clipped(top, sampling.height)
-        places[k].row = k
-    qsort(places, count, sizeof(Place), compare_places)
-
-
-cdef Py_ssize_t places_before(
-    const Place* places, Py_ssize_t count, Py_ssize_t image, const Sampling* sampling
-) noexcept nogil:
-    """How many of the RoIs belong to the images before this one."""
-    cdef Py_ssize_t low = 0, high = count, middle
-    while low < high:
-        middle = (low + high) // 2
-        if places[middle].key < image * (sampling.height + 1):
-            low = middle + 1
-        else:
-            high = middle
-    return low

@@ -13,8 +13,6 @@
 
 cdef enum:
     UNPOOL_CHANNELS = 64  # of a block of a channels-last map, backward
-    POOL_PIECES = 8  # as many pieces a thread, so that threads end together
-    POOL_SERIAL = 4096  # fewer results than this gain nothing from threads
 
 
 cdef struct Pool:
@@ -27,9 +25,9 @@ cdef struct Pool:
     int threads
     Py_ssize_t width, blocks  # channels in a block, and how many blocks
     Py_ssize_t parts  # of a block: forward, runs of lines of bins; backward, groups of rows of one image
-    Place* places
-    Range* rows  # of place i: i * bins_y and the following
-    Range* columns  # of place i: i * bins_x and the following
+    Visit* visits
+    Range* rows  # of visit i: i * bins_y and the following
+    Range* columns  # of visit i: i * bins_x and the following
 
 
 cdef bint open_pool(
@@ -38,15 +36,12 @@ cdef bint open_pool(
 ) noexcept nogil:
     """Share out the work and tabulate the bins; False where memory is short. Close the pool either way."""
     cdef Sampling* sampling = &pool.sampling
-    cdef int y = 1 if channels_last else 2
     cdef Py_ssize_t pieces, i
-    sampling.height, sampling.width = map_shape[y], map_shape[y + 1]
-    sampling.bins_y, sampling.bins_x = bins_shape[y], bins_shape[y + 1]
-    sampling.scale, sampling.single = spatial_scale, single
+    set_sampling(sampling, map_shape, bins_shape, spatial_scale, 0, False, single, channels_last)
     pool.images, pool.rois = map_shape[0], bins_shape[0]
     pool.channels = map_shape[3 if channels_last else 1]
     pool.channels_last = channels_last
-    if pool.rois * pool.channels * sampling.bins_y * sampling.bins_x < POOL_SERIAL:
+    if pool.rois * pool.channels * sampling.bins_y * sampling.bins_x < SERIAL_BINS:
         threads = 1
     pool.threads = threads
     if channels_last:
@@ -56,15 +51,15 @@ cdef bint open_pool(
     pool.blocks = (pool.channels + pool.width - 1) // pool.width
     pieces = pool.blocks * (pool.images if backward else 1)
     pool.parts = min(
-        (POOL_PIECES * threads + pieces - 1) // pieces,
+        (PIECES * threads + pieces - 1) // pieces,
         sampling.height if backward else pool.rois * sampling.bins_y,
     )
-    pool.places = <Place*> malloc(pool.rois * sizeof(Place))
+    pool.visits = <Visit*> malloc(pool.rois * sizeof(Visit))
     pool.rows = <Range*> malloc(pool.rois * sampling.bins_y * sizeof(Range))
     pool.columns = <Range*> malloc(pool.rois * sampling.bins_x * sizeof(Range))
-    if pool.places == NULL or pool.rows == NULL or pool.columns == NULL:
+    if pool.visits == NULL or pool.rows == NULL or pool.columns == NULL:
         return False
-    order_rois(pool.places, boxes, pool.rois, sampling)
+    order_visits(pool.visits, sampling, boxes, 0, pool.rois)
     # Each iteration writes the bins of one RoI.
     for i in prange(pool.rois, num_threads=threads, schedule="static", use_threads_if=threads > 1):
         tabulate(pool, boxes, i)
@@ -72,14 +67,14 @@ cdef bint open_pool(
 
 
 cdef void close_pool(Pool* pool) noexcept nogil:
-    free(pool.places)
+    free(pool.visits)
     free(pool.rows)
     free(pool.columns)
 
 
 cdef void tabulate(Pool* pool, const double* boxes, Py_ssize_t i) noexcept nogil:
     cdef const Sampling* sampling = &pool.sampling
-    cdef const double* box = boxes + 5 * pool.places[i].row
+    cdef const double* box = boxes + 5 * pool.visits[i].row
     cdef Py_ssize_t bin
     for bin in range(sampling.bins_y):
         pool.rows[i * sampling.bins_y + bin] = range_of(sampling, box, True, 1, bin, sampling.height)
@@ -88,7 +83,7 @@ cdef void tabulate(Pool* pool, const double* boxes, Py_ssize_t i) noexcept nogil
 
 
 cdef inline Py_ssize_t image_of(const Pool* pool, Py_ssize_t i) noexcept nogil:
-    return pool.places[i].key // (pool.sampling.height + 1)
+    return pool.visits[i].image
 
 
 cdef inline void pool_pixels(
@@ -123,7 +118,7 @@ cdef void pool_line_of_pixels(const Pool* pool, Py_ssize_t i, Py_ssize_t line) n
     cdef int rows = max(y.end - y.first, 0), width
     cdef const real* source = pool.input + (image_of(pool, i) * shape.height + y.first) * stride
     cdef const real* pixel
-    cdef real* target = pool.target + (pool.places[i].row * shape.bins_y + line) * shape.bins_x * channels
+    cdef real* target = pool.target + (pool.visits[i].row * shape.bins_y + line) * shape.bins_x * channels
     for bin in range(shape.bins_x):
         pixel = source + columns[bin].first * channels
         width = max(columns[bin].end - columns[bin].first, 0)
@@ -186,7 +181,7 @@ cdef void pool_line_of_planes(
     cdef const real* source = (
         pool.input + (image_of(pool, i) * pool.channels + channel) * plane + y.first * shape.width
     )
-    cdef real* target = pool.target + (pool.places[i].row * pool.channels + channel) * bins
+    cdef real* target = pool.target + (pool.visits[i].row * pool.channels + channel) * bins
     cdef Py_ssize_t first = -1, x, end, bin = 0, at, c, n  # first: where the tile starts, if there is one
     cdef lanes tile[LANES]
     cdef lanes pooled[LANES]
@@ -268,7 +263,7 @@ cdef void unpool_line(
     cdef Py_ssize_t step = 1 if pool.channels_last else bins
     cdef Py_ssize_t image = image_of(pool, i) * shape.height * shape.width * channels + channel * plane
     cdef const real* grads = (
-        pool.grad_output + pool.places[i].row * channels * bins + channel * step + line * shape.bins_x * pixel
+        pool.grad_output + pool.visits[i].row * channels * bins + channel * step + line * shape.bins_x * pixel
     )
     cdef const Range* columns = pool.columns + i * shape.bins_x
     cdef Range rows = pool.rows[i * shape.bins_y + line]
@@ -297,13 +292,13 @@ cdef void roi_pool_backward_piece(
     cdef Py_ssize_t first_row = shape.height * group // pool.parts
     cdef Py_ssize_t last_row = shape.height * (group + 1) // pool.parts
     cdef Range y
-    zero_block(
+    zero_rows(
         pool.target, shape, pool.channels, pool.channels_last, image, channel, pool.width,
         first_row, last_row,
     )
     for i in range(
-        places_before(pool.places, pool.rois, image, shape),
-        places_before(pool.places, pool.rois, image + 1, shape),
+        visits_before(pool.visits, pool.rois, 0, image),
+        visits_before(pool.visits, pool.rois, 0, image + 1),
     ):
         for line in range(shape.bins_y):
             y = pool.rows[i * shape.bins_y + line]
@@ -313,21 +308,6 @@ cdef void roi_pool_backward_piece(
             while c < end:
                 unpool_line(pool, i, line, c, first_row, last_row)
                 c += LANES
-
-
-cdef void zero_block(
-    real* target, const Sampling* shape, Py_ssize_t channels, bint channels_last,
-    Py_ssize_t image, Py_ssize_t channel, Py_ssize_t width, Py_ssize_t first_row, Py_ssize_t last_row,
-) noexcept nogil:
-    """Zero rows of one image, for a block of up to `width` channels."""
-    cdef Py_ssize_t n = min(width, channels - channel), plane = shape.height * shape.width, i
-    cdef Py_ssize_t first = first_row * shape.width, last = last_row * shape.width
-    if channels_last:
-        for i in range(image * plane + first, image * plane + last):
-            memset(target + i * channels + channel, 0, n * sizeof(real))
-    else:
-        for i in range(image * channels + channel, image * channels + channel + n):
-            memset(target + i * plane + first, 0, (last - first) * sizeof(real))
 
 
 def roi_pool(

@@ -51,9 +51,7 @@ cdef void slope_axis(
             following = max(i + 1, nextafter(i, INFINITY))
             if crowded:
                 following = first_beyond(start, bin_size, grid, bin, following, last, x, False)
-            count = min(following, samples) - i - lead(i)
-            if following <= samples:
-                count += lead(following)
+            count = samples_between(i, following, samples)
             u = 0 if rigid else (bin + (sample + 0.5) / grid) / bins
             i = following
             if not 0 <= x < length - 1:

@@ -159,3 +159,24 @@ def test_expected_agrees_with_the_textbook_on_small_boxes(sampling_ratio, aligne
         boxes = np.array([[0, x1, y1, x2, y2]], np.float32)
         wanted = reference.roi_align(input, boxes, BINS, *arguments, dtype=np.float32)
         np.testing.assert_allclose(y @ input @ x.T, wanted, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 20_000, 2), (1, 3, 2, 20_000), (1, 9, 3, 5_000)])
+@pytest.mark.parametrize("ratio", [2, 0])
+def test_tall_and_wide_maps(shape, ratio):
+    """More rows than there can be belts, and few tiles with work: nothing is left out or pooled twice."""
+    rng = np.random.default_rng(0)
+    boxes = reference.random_boxes(rng, 40, shape)
+    boxes[::7, [2, 4]] = boxes[::7, [4, 2]]  # mirrored
+    boxes[::9, [1, 3]] = boxes[::9, [3, 1]]
+    input = rng.standard_normal(shape, np.float32)
+    first = roi_align(input, boxes, (5, 3), 1.0, ratio, True)
+    last = roi_align(input.transpose(0, 2, 3, 1).copy(), boxes, (5, 3), 1.0, ratio, True, layout="NHWC")
+    assert last.transpose(0, 3, 1, 2).tobytes() == first.tobytes()
+    gradients = [
+        roi_align_backward(first, boxes, shape, 1.0, ratio, True),
+        roi_align_backward(
+            last, boxes, input.transpose(0, 2, 3, 1).shape, 1.0, ratio, True, layout="NHWC"
+        ).transpose(0, 3, 1, 2),
+    ]
+    np.testing.assert_allclose(*gradients, rtol=0, atol=1e-5 * abs(gradients[0]).max())
