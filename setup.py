@@ -1,4 +1,4 @@
-"""Compile the kernels: one source, once for each SIMD level and type of number.
+"""Compile the kernels: one source, once for each SIMD level and type of map.
 
 Environment
 -----------
@@ -26,10 +26,9 @@ MSVC = sys.platform == "win32"
 CHECKED = os.environ.get("CYROIALIGN_CHECKED", "0") != "0"
 OPENMP = os.environ.get("CYROIALIGN_OPENMP", "1") != "0"
 
-AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2"]
+AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 LEVELS = {"baseline": [], "avx2": AVX2, "avx512": AVX512}  # src/runtime.h tests for the same features
-TYPES = {"float32": [], "float64": [("CYROIALIGN_DOUBLE", None)]}
 
 NO_COMPILER = """
 cyroialign is built from source here and needs a C compiler with the headers of Python, and a test
@@ -39,6 +38,32 @@ program did not compile. Install them, then try again:
     Alpine             apk add gcc musl-dev python3-dev
     macOS              xcode-select --install     (and `brew install libomp` for threads)
     Windows            Build Tools for Visual Studio, workload "Desktop development with C++"
+"""
+
+
+class MapType(NamedTuple):
+    """What Cython is told about the numbers of maps and results; src/storage.h has the truth."""
+
+    pixel: str
+    pooled: str
+    family: bool  # all operators, not average RoIAlign alone
+
+
+TYPES = {
+    "float32": MapType("float", "float", family=True),
+    "float64": MapType("float", "float", family=True),
+    "float16": MapType("unsigned short", "unsigned short", family=False),
+    "bfloat16": MapType("unsigned short", "unsigned short", family=False),
+    "uint8": MapType("unsigned char", "float", family=False),
+}
+MEMORYVIEWS = "cyroialign._kernels._memoryviews"  # Cython's own code for them, once for all modules
+MODULE = """\
+cdef extern from "storage.h":
+    ctypedef float real
+    ctypedef {0.pixel} pixel
+    ctypedef {0.pooled} pooled
+
+include "kernels.pyx"
 """
 
 
@@ -67,19 +92,20 @@ def openmp_flags() -> Flags:
 
 
 def kernel_extensions() -> list[Extension]:
-    """One extension a level and type, each from a file of one line that includes the shared source."""
+    """One extension a level and type, each from a file of a few lines that includes the shared source."""
     sources = ROOT / "build" / "kernels"
     sources.mkdir(parents=True, exist_ok=True)
     extensions = []
     for level in os.environ.get("CYROIALIGN_LEVELS", ",".join(LEVELS)).split(","):
-        for name, macros in TYPES.items():
+        for name, kind in TYPES.items():
             source = sources / f"{level}_{name}.pyx"
-            source.write_text('include "kernels.pyx"\n')
+            source.write_text(MODULE.format(kind) + 'include "family.pxi"\n' * kind.family)
+            macros = [f"CYROIALIGN_{name.upper()}", *(["CYROIALIGN_CHECKED"] if CHECKED else [])]
             extensions.append(
                 Extension(
                     f"cyroialign._kernels.{level}_{name}",
                     [str(source.relative_to(ROOT))],
-                    define_macros=[*macros, *([("CYROIALIGN_CHECKED", None)] if CHECKED else [])],
+                    define_macros=[(macro, None) for macro in macros],
                     extra_compile_args=LEVELS[level],
                 )
             )
@@ -129,9 +155,14 @@ class BuildKernels(build_ext):
 
 setup(
     ext_modules=cythonize(
-        [Extension("cyroialign._kernels._runtime", ["src/runtime.pyx"]), *kernel_extensions()],
+        [
+            Extension("cyroialign._kernels._runtime", ["src/runtime.pyx"]),
+            Extension(MEMORYVIEWS, ["build/kernels/_memoryviews.c"]),
+            *kernel_extensions(),
+        ],
         include_path=["src"],
         build_dir="build",
+        shared_utility_qualified_name=MEMORYVIEWS,
         compiler_directives={
             "language_level": 3,
             "boundscheck": CHECKED,

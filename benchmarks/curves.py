@@ -24,6 +24,7 @@ import statistics
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
@@ -162,30 +163,13 @@ def float64(session):
     return Curve("Time of float64 over that of float32, 1 thread", "ratio", panels, bars=True, guide=2)
 
 
-class Recorder:
-    """Stands in for the compiled kernels and keeps the last call, with the arguments that it was given."""
-
-    def __init__(self, kernels):
-        self.kernels = kernels
-
-    def __getattr__(self, name):
-        def keep(*arguments):
-            self.last = partial(getattr(self.kernels, name), *arguments)
-            return self.last()
-
-        return keep
-
-
 def kernel_of(call):
-    """Return the call of a compiled function that a call ends in."""
-    real = _kernels.kernels.copy()
-    recorders = {dtype: Recorder(kernels) for dtype, kernels in real.items()}
-    try:
-        _kernels.kernels.update(recorders)
+    """Return the call of a compiled function that a call of the public function of its name ends in."""
+    compiled, name = _kernels.kernels(np.dtype("float32")), call.func.__name__
+    real = getattr(compiled, name)
+    with mock.patch.object(compiled, name, wraps=real) as recorder:
         call()
-    finally:
-        _kernels.kernels.update(real)
-    return recorders[np.dtype("float32")].last
+    return partial(real, *recorder.call_args.args)
 
 
 def overhead(session):

@@ -5,10 +5,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from cyroialign import _validation
+from cyroialign import _dtypes, _validation
 from cyroialign._kernels import kernels
-
-FLOAT32 = np.dtype(np.float32)
 
 
 class Boxes(NamedTuple):
@@ -30,7 +28,7 @@ def read_boxes(
     """Read the boxes of a call on `images` feature maps of the given dtype."""
     rows, single, given = _read(boxes, batch_indices, images, dtype)
     scale = _validation.spatial_scale(spatial_scale, single)
-    bad = kernels[dtype].first_bad_box(rows, images, scale, aligned, single)
+    bad = kernels(dtype).first_bad_box(rows, images, scale, aligned, single)
     if bad >= 0:
         _refuse(boxes, rows, bad, images, scale, single)
     return Boxes(rows, single, scale, given)
@@ -44,7 +42,7 @@ def read_boxes_of_levels(
     bad = {}
     for level, scale in enumerate(scales):
         of_level = np.flatnonzero(levels == level)
-        first = kernels[dtype].first_bad_box(rows[of_level], images, scale, aligned, single)
+        first = kernels(dtype).first_bad_box(rows[of_level], images, scale, aligned, single)
         if first >= 0:
             bad[int(of_level[first])] = scale
     if bad:
@@ -65,7 +63,7 @@ def _read(
         array = _corners(boxes, "boxes", 4)
         index = _validation.batch_index_array(batch_indices, len(array))
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
-    single = dtype == FLOAT32 and np.can_cast(box_dtype, FLOAT32)
+    single = _dtypes.of_sums(dtype) == _dtypes.FLOAT32 and np.can_cast(box_dtype, _dtypes.FLOAT32)
     return rows, single, given
 
 
@@ -80,7 +78,7 @@ def _read_list(
     _validation.list_of_boxes(boxes, batch_indices, images)
     given = [_corners(one, f"boxes[{i}]", 4) for i, one in enumerate(boxes)]
     if not given:
-        return np.empty((0, 5)), FLOAT32, given
+        return np.empty((0, 5)), _dtypes.FLOAT32, given
     index = np.repeat(np.arange(images), [len(one) for one in given])
     return _join(index, np.concatenate(given)), np.result_type(*given), given
 

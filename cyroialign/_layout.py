@@ -70,8 +70,8 @@ def check_out(
 def target_for(
     out: np.ndarray | None, size: Size, dtype: np.dtype, layout: str, channels_last: bool
 ) -> np.ndarray:
-    """The array of the given (N, C, H, W) that the kernels fill: `out` itself if its memory order fits."""
-    if out is not None:
+    """The array of the given (N, C, H, W) that the kernels fill: `out` itself if type and order fit."""
+    if out is not None and out.dtype == dtype:
         same = channels_last == (layout == "NHWC")
         view = out if same else out.transpose(TO_CHANNELS_LAST if channels_last else TO_CHANNELS_FIRST)
         if view.flags.c_contiguous and view.flags.aligned:
@@ -79,11 +79,14 @@ def target_for(
     return np.empty(ordered(size, channels_last), dtype)
 
 
-def delivered(target: np.ndarray, out: np.ndarray | None, layout: str, channels_last: bool) -> np.ndarray:
-    """The result of a call, once the kernels have filled its target."""
+def delivered(
+    target: np.ndarray, out: np.ndarray | None, dtype: np.dtype, layout: str, channels_last: bool
+) -> np.ndarray:
+    """The result of a call, of the given type, once the kernels have filled its target."""
     result = in_layout(target, layout, channels_last)
-    if out is None:
-        return result
-    if target is not out and not np.may_share_memory(out, target):
-        np.copyto(out, result)
+    with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
+        if out is None:
+            return result.astype(dtype, copy=False)
+        if target is not out and not np.may_share_memory(out, target):
+            np.copyto(out, result, casting="unsafe")
     return out

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from cyroialign import _boxes, _layout, _threads, _validation
+from cyroialign import _boxes, _dtypes, _layout, _threads, _validation
 from cyroialign._kernels import kernels
 
 
@@ -30,15 +30,17 @@ def forward(
     _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
     size = (len(rois.rows), _validation.channels_of_bins(channels, bins), *bins)
+    dtype = _dtypes.of_result(maps.dtype)
     if out is not None:
         given = [_validation.as_array(input, "input"), *rois.given]
-        _layout.check_out(out, size, maps.dtype, layout, channels_last, given)
-    target = _layout.target_for(out, size, maps.dtype, layout, channels_last)
+        _layout.check_out(out, size, dtype, layout, channels_last, given)
+    sums = _dtypes.as_sums(maps)
+    target = _layout.target_for(out, size, sums.dtype, layout, channels_last)
     if target.size:
-        kernels[maps.dtype].position_sensitive(
-            maps, rois.rows, target, rois.scale, ratio, quantised, rois.single, channels_last, threads
+        kernels(sums.dtype).position_sensitive(
+            sums, rois.rows, target, rois.scale, ratio, quantised, rois.single, channels_last, threads
         )
-    return _layout.delivered(target, out, layout, channels_last)
+    return _layout.delivered(target, out, dtype, layout, channels_last)
 
 
 def backward(
@@ -57,7 +59,7 @@ def backward(
     _validation.choice(layout, "layout", _validation.LAYOUTS)
     ratio = _validation.sampling_ratio(sampling_ratio)
     grads, channels_last = _layout.in_kernel_order(
-        _validation.feature_map(grad_output, "grad_output"), layout
+        _validation.gradient(grad_output), layout
     )
     images, _, height, width = size = _layout.sizes(_validation.shape_of_input(input_shape), layout == "NHWC")
     rois = _boxes.read_boxes(boxes, batch_indices, images, grads.dtype, spatial_scale, not quantised)
@@ -67,11 +69,12 @@ def backward(
     if out is not None:
         given = [_validation.as_array(grad_output, "grad_output"), *rois.given]
         _layout.check_out(out, size, grads.dtype, layout, channels_last, given)
-    target = _layout.target_for(out, size, grads.dtype, layout, channels_last)
+    sums = _dtypes.as_sums(grads)
+    target = _layout.target_for(out, size, sums.dtype, layout, channels_last)
     if grads.size and target.size:
-        kernels[grads.dtype].position_sensitive_backward(
-            grads, rois.rows, target, rois.scale, ratio, quantised, rois.single, channels_last, threads
+        kernels(sums.dtype).position_sensitive_backward(
+            sums, rois.rows, target, rois.scale, ratio, quantised, rois.single, channels_last, threads
         )
     else:
         target.fill(0)
-    return _layout.delivered(target, out, layout, channels_last)
+    return _layout.delivered(target, out, grads.dtype, layout, channels_last)

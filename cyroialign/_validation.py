@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from cyroialign import _dtypes
+
 MODES = ("avg", "max", "onnx_max")
 LAYOUTS = ("NCHW", "NHWC")
 MAX_SAMPLING_RATIO = 32767
-FLOATS = (np.float32, np.float64)
 FLOAT32_RANGE = (2.0**-150, 2.0**128 - 2.0**103)  # what lies between, rounds to a float32 above 0 and finite
 MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
 
@@ -99,16 +100,21 @@ def as_array(value: Any, name: str) -> np.ndarray:
         ) from error
 
 
-def feature_map(value: Any, name: str) -> np.ndarray:
+def feature_map(value: Any, name: str, types: Sequence[str] = _dtypes.MAPS) -> np.ndarray:
     """Check rank and dtype; the strides are free."""
     array = as_array(value, name)
-    if array.dtype.type not in FLOATS:
-        raise TypeError(f"{name} must have dtype float32 or float64, got {array.dtype}")
+    if _dtypes.name_of(array.dtype) not in types:
+        raise TypeError(f"{name} must have dtype {', '.join(types[:-1])} or {types[-1]}, got {array.dtype}")
     if array.ndim != 4:
         raise ValueError(f"{name} must have 4 axes, got shape {array.shape}")
     if max(array.shape) > MAX_LENGTH:
         raise ValueError(f"{name} may not be longer than {MAX_LENGTH} on an axis, got shape {array.shape}")
     return array
+
+
+def gradient(value: Any) -> np.ndarray:
+    """Check rank and dtype of grad_output."""
+    return feature_map(value, "grad_output", _dtypes.GRADIENTS)
 
 
 def map_of_gradient(value: Any, mode: str, grad_output: np.ndarray) -> np.ndarray:
@@ -119,7 +125,7 @@ def map_of_gradient(value: Any, mode: str, grad_output: np.ndarray) -> np.ndarra
             "that roi_align was given"
         )
     array = feature_map(value, "input")
-    same_dtype(array, "input", grad_output, "grad_output")
+    gradient_dtype(grad_output, array, "input")
     return array
 
 
@@ -168,6 +174,16 @@ def fitting_gradient(
         raise ValueError(f"the input must have C * PH * PW channels: {shapes}")
 
 
+def gradient_dtype(grad_output: np.ndarray, pooled: np.ndarray, name: str) -> None:
+    """Check that a gradient has the type of what was pooled from the map."""
+    expected = _dtypes.of_result(pooled.dtype)
+    if grad_output.dtype.type is not expected.type:
+        raise TypeError(
+            f"grad_output must have the dtype of what is pooled from {name}, {expected}, "
+            f"got {grad_output.dtype}"
+        )
+
+
 def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str) -> None:
     """Check that two maps hold the same type of number, in whatever order of bytes."""
     if array.dtype.type is not other.dtype.type:
@@ -177,6 +193,8 @@ def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str)
 def box_array(value: Any, name: str, columns: int) -> np.ndarray:
     """Check dtype and shape of boxes, (K, columns)."""
     array = np.asarray(value) if isinstance(value, (list, tuple)) else as_array(value, name)
+    if _dtypes.name_of(array.dtype) == "bfloat16":
+        array = array.astype(np.float32)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}")
     if array.ndim != 2 or array.shape[1] != columns:

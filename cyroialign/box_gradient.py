@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cyroialign import _boxes, _layout, _threads, _validation
+from cyroialign import _boxes, _dtypes, _layout, _threads, _validation
 from cyroialign._kernels import kernels
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def roi_align_boxes_backward(
     ratio = _validation.sampling_ratio(sampling_ratio)
     aligned = _validation.flag(aligned, "aligned")
     maps, channels_last = _layout.in_kernel_order(_validation.feature_map(input, "input"), layout)
-    grads = _validation.feature_map(grad_output, "grad_output")
-    _validation.same_dtype(grads, "grad_output", maps, "input")
+    grads = _validation.gradient(grad_output)
+    _validation.gradient_dtype(grads, maps, "input")
     images, _, height, width = size = _layout.sizes(maps.shape, channels_last)
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
     _validation.fitting_gradient(_layout.sizes(grads.shape, layout == "NHWC"), len(rois.rows), size)
@@ -109,8 +109,9 @@ def roi_align_boxes_backward(
     threads = _threads.threads_for(num_threads)
     target = np.zeros((len(rois.rows), 4))
     if grads.size:
-        grads = _layout.in_given_order(grads, layout, channels_last)
-        kernels[maps.dtype].roi_align_boxes_backward(
+        maps = _dtypes.as_sums(maps)
+        grads = _layout.in_given_order(_dtypes.as_sums(grads), layout, channels_last)
+        kernels(maps.dtype).roi_align_boxes_backward(
             grads, maps, rois.rows, target, rois.scale, ratio, aligned, rois.single, channels_last, threads
         )
     if not rois.single:

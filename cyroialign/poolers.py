@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cyroialign import _boxes, _layout, _threads, _validation, _validation_pyramid
+from cyroialign import _boxes, _dtypes, _layout, _threads, _validation, _validation_pyramid
 from cyroialign._kernels import kernels
 from cyroialign._settings import Settings
 
@@ -253,15 +253,17 @@ class MultiScaleRoIAlign(Settings):
         bins_y, bins_x = _validation.output_size(self.output_size)
         size = (len(pyramid.levels), pyramid.sizes[0][1], bins_y, bins_x)
         threads = _threads.threads_for(self.num_threads)
-        target = _layout.target_for(None, size, maps[0].dtype, self.layout, channels_last)
+        dtype = _dtypes.of_result(first.dtype)
+        target = _layout.target_for(None, size, dtype, self.layout, channels_last)
         if target.size:
             rois = pyramid.boxes
             ratio = _validation.sampling_ratio(self.sampling_ratio)
-            kernels[target.dtype].roi_align_levels(
-                maps, pyramid.scales, pyramid.levels, rois.rows, target,
+            kernels(first.dtype).roi_align_levels(
+                tuple(map(_dtypes.as_bits, maps)), pyramid.scales, pyramid.levels, rois.rows,
+                _dtypes.as_bits(target),
                 ratio, bool(self.aligned), rois.single, channels_last, threads,
             )  # fmt: skip
-        return _layout.delivered(target, None, self.layout, channels_last)
+        return _layout.delivered(target, None, dtype, self.layout, channels_last)
 
     def backward(
         self,
@@ -291,10 +293,9 @@ class MultiScaleRoIAlign(Settings):
             As the call does, and where `grad_output` does not fit boxes and maps.
         """
         pyramid = self._read(x, boxes, image_shapes)
-        array = _validation.feature_map(grad_output, "grad_output")
+        array = _validation.gradient(grad_output)
         grads, channels_last = _layout.in_kernel_order(array, self.layout)
-        first = f"x[{self.featmap_names[0]!r}]"
-        _validation.same_dtype(grads, "grad_output", pyramid.maps[0], first)
+        _validation.gradient_dtype(grads, pyramid.maps[0], f"x[{self.featmap_names[0]!r}]")
         given = _layout.sizes(grads.shape, channels_last)
         _validation.fitting_gradient(given, len(pyramid.levels), pyramid.sizes[0])
         threads = _threads.threads_for(self.num_threads)
@@ -304,14 +305,17 @@ class MultiScaleRoIAlign(Settings):
         if grads.size:
             rois = pyramid.boxes
             ratio = _validation.sampling_ratio(self.sampling_ratio)
-            kernels[grads.dtype].roi_align_levels_backward(
-                grads, pyramid.scales, pyramid.levels, rois.rows, targets,
+            kernels(grads.dtype).roi_align_levels_backward(
+                _dtypes.as_bits(grads), pyramid.scales, pyramid.levels, rois.rows,
+                tuple(map(_dtypes.as_bits, targets)),
                 ratio, bool(self.aligned), rois.single, channels_last, threads,
             )  # fmt: skip
         else:
             for target in targets:
                 target.fill(0)
-        gradients = (_layout.delivered(target, None, self.layout, channels_last) for target in targets)
+        gradients = (
+            _layout.delivered(target, None, grads.dtype, self.layout, channels_last) for target in targets
+        )
         return dict(zip(self.featmap_names, gradients, strict=True))
 
     def _read(self, x: Any, boxes: Any, image_shapes: Any) -> "_Pyramid":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyroialign import _boxes, _layout, _threads, _validation
+from cyroialign import _boxes, _dtypes, _layout, _threads, _validation
 from cyroialign._kernels import kernels
 from cyroialign._settings import Settings
 
@@ -130,24 +130,28 @@ def roi_align(
     array([[[[ 7.5,  8.5],
              [12.5, 13.5]]]], dtype=float32)
     """
-    maps, channels_last, aligned, ratio = _read(input, "input", sampling_ratio, aligned, mode, layout)
+    given = _validation.feature_map(input, "input")
+    maps, channels_last, aligned, ratio = _read(given, sampling_ratio, aligned, mode, layout)
     bins_y, bins_x = _validation.output_size(output_size)
     images, channels, height, width = _layout.sizes(maps.shape, channels_last)
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
     _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
     size = (len(rois.rows), channels, bins_y, bins_x)
+    dtype = _dtypes.of_result(maps.dtype)
     if out is not None:
-        given = [_validation.as_array(input, "input"), *rois.given]
-        _layout.check_out(out, size, maps.dtype, layout, channels_last, given)
-    target = _layout.target_for(out, size, maps.dtype, layout, channels_last)
+        _layout.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
+    if mode != "avg":
+        maps = _dtypes.as_sums(maps)
+    target = _layout.target_for(out, size, _dtypes.of_result(maps.dtype), layout, channels_last)
     settings = (rois.scale, ratio, aligned, rois.single, channels_last)
     if target.size and mode == "avg":
-        kernels[maps.dtype].roi_align(maps, rois.rows, target, *settings, threads)
+        bits, result = _dtypes.as_bits(maps), _dtypes.as_bits(target)
+        kernels(maps.dtype).roi_align(bits, rois.rows, result, *settings, threads)
     elif target.size:
         onnx = mode == "onnx_max"
-        kernels[maps.dtype].roi_align_max(maps, rois.rows, target, *settings, onnx, threads)
-    return _layout.delivered(target, out, layout, channels_last)
+        kernels(maps.dtype).roi_align_max(maps, rois.rows, target, *settings, onnx, threads)
+    return _layout.delivered(target, out, dtype, layout, channels_last)
 
 
 def roi_align_backward(
@@ -223,34 +227,35 @@ def roi_align_backward(
            [0., 0., 0.],
            [0., 0., 1.]], dtype=float32)
     """
-    grads, channels_last, aligned, ratio = _read(
-        grad_output, "grad_output", sampling_ratio, aligned, mode, layout
-    )
+    given = [_validation.gradient(grad_output)]
+    grads, channels_last, aligned, ratio = _read(given[0], sampling_ratio, aligned, mode, layout)
     shape = _validation.shape_of_input(input_shape)
     maps = None if mode == "avg" else _validation.map_of_gradient(input, mode, grads)
     if input is not None:
-        _validation.same_shape(_validation.as_array(input, "input"), "input", shape, "that of input_shape")
+        given.append(_validation.as_array(input, "input"))
+        _validation.same_shape(given[1], "input", shape, "that of input_shape")
     images, _, height, width = size = _layout.sizes(shape, layout == "NHWC")
     rois = _boxes.read_boxes(boxes, batch_indices, images, grads.dtype, spatial_scale, aligned)
     _validation.fitting_gradient(_layout.sizes(grads.shape, channels_last), len(rois.rows), size)
     _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
+    dtype = grads.dtype
     if out is not None:
-        given = [_validation.as_array(grad_output, "grad_output"), *rois.given]
-        if input is not None:
-            given.append(_validation.as_array(input, "input"))
-        _layout.check_out(out, size, grads.dtype, layout, channels_last, given)
+        _layout.check_out(out, size, dtype, layout, channels_last, [*given, *rois.given])
+    if maps is not None:
+        grads = _dtypes.as_sums(grads)
     target = _layout.target_for(out, size, grads.dtype, layout, channels_last)
     settings = (rois.scale, ratio, aligned, rois.single, channels_last)
     if not (grads.size and target.size):
         target.fill(0)
     elif maps is None:
-        kernels[grads.dtype].roi_align_backward(grads, rois.rows, target, *settings, threads)
+        bits, result = _dtypes.as_bits(grads), _dtypes.as_bits(target)
+        kernels(dtype).roi_align_backward(bits, rois.rows, result, *settings, threads)
     else:
-        maps = _layout.in_given_order(maps, layout, channels_last)
+        maps = _layout.in_given_order(_dtypes.as_sums(maps), layout, channels_last)
         onnx = mode == "onnx_max"
-        kernels[grads.dtype].roi_align_max_backward(grads, maps, rois.rows, target, *settings, onnx, threads)
-    return _layout.delivered(target, out, layout, channels_last)
+        kernels(maps.dtype).roi_align_max_backward(grads, maps, rois.rows, target, *settings, onnx, threads)
+    return _layout.delivered(target, out, dtype, layout, channels_last)
 
 
 class RoIAlign(Settings):
@@ -336,11 +341,11 @@ class RoIAlign(Settings):
 
 
 def _read(
-    array: Any, name: str, sampling_ratio: Any, aligned: Any, mode: Any, layout: Any
+    array: np.ndarray, sampling_ratio: Any, aligned: Any, mode: Any, layout: Any
 ) -> tuple[np.ndarray, bool, bool, int]:
     """What both directions check alike: the map for the kernels, channels_last, aligned and the ratio."""
     _validation.choice(mode, "mode", _validation.MODES)
     _validation.choice(layout, "layout", _validation.LAYOUTS)
     ratio = _validation.sampling_ratio(sampling_ratio)
-    maps, channels_last = _layout.in_kernel_order(_validation.feature_map(array, name), layout)
+    maps, channels_last = _layout.in_kernel_order(array, layout)
     return maps, channels_last, _validation.flag(aligned, "aligned"), ratio

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cyroialign import _boxes, _layout, _threads, _validation
+from cyroialign import _boxes, _dtypes, _layout, _threads, _validation
 from cyroialign._kernels import kernels
 from cyroialign._settings import Settings
 
@@ -112,13 +112,15 @@ def roi_pool(
     _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
     size = (len(rois.rows), channels, *bins)
+    dtype = _dtypes.of_result(maps.dtype)
     if out is not None:
         given = [_validation.as_array(input, "input"), *rois.given]
-        _layout.check_out(out, size, maps.dtype, layout, channels_last, given)
-    target = _layout.target_for(out, size, maps.dtype, layout, channels_last)
+        _layout.check_out(out, size, dtype, layout, channels_last, given)
+    sums = _dtypes.as_sums(maps)
+    target = _layout.target_for(out, size, sums.dtype, layout, channels_last)
     if target.size:
-        kernels[maps.dtype].roi_pool(maps, rois.rows, target, rois.scale, rois.single, channels_last, threads)
-    return _layout.delivered(target, out, layout, channels_last)
+        kernels(sums.dtype).roi_pool(sums, rois.rows, target, rois.scale, rois.single, channels_last, threads)
+    return _layout.delivered(target, out, dtype, layout, channels_last)
 
 
 def roi_pool_backward(
@@ -182,8 +184,8 @@ def roi_pool_backward(
     """
     _validation.choice(layout, "layout", _validation.LAYOUTS)
     maps, channels_last = _layout.in_kernel_order(_validation.feature_map(input, "input"), layout)
-    grads = _validation.feature_map(grad_output, "grad_output")
-    _validation.same_dtype(grads, "grad_output", maps, "input")
+    grads = _validation.gradient(grad_output)
+    _validation.gradient_dtype(grads, maps, "input")
     bins = _validation.output_size(output_size)
     images, channels, height, width = size = _layout.sizes(maps.shape, channels_last)
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, False)
@@ -192,18 +194,20 @@ def roi_pool_backward(
     _validation.same_shape(grads, "grad_output", shape, "from boxes, input and output_size")
     _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
+    dtype = _dtypes.of_result(maps.dtype)
     if out is not None:
         given = [_validation.as_array(input, "input"), grads, *rois.given]
-        _layout.check_out(out, size, maps.dtype, layout, channels_last, given)
+        _layout.check_out(out, size, dtype, layout, channels_last, given)
+    maps = _dtypes.as_sums(maps)
     target = _layout.target_for(out, size, maps.dtype, layout, channels_last)
     if grads.size and target.size:
-        grads = _layout.in_given_order(grads, layout, channels_last)
-        kernels[maps.dtype].roi_pool_backward(
+        grads = _layout.in_given_order(_dtypes.as_sums(grads), layout, channels_last)
+        kernels(maps.dtype).roi_pool_backward(
             grads, maps, rois.rows, target, rois.scale, rois.single, channels_last, threads
         )
     else:
         target.fill(0)
-    return _layout.delivered(target, out, layout, channels_last)
+    return _layout.delivered(target, out, dtype, layout, channels_last)
 
 
 class RoIPool(Settings):

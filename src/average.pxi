@@ -15,7 +15,7 @@
 
 
 cdef inline void blend_taps(
-    real* target, Py_ssize_t target_pitch, const real* source, Py_ssize_t source_pitch,
+    real* target, Py_ssize_t target_pitch, const number* source, Py_ssize_t source_pitch,
     Py_ssize_t lines, Py_ssize_t count, const Py_ssize_t* offset, const real* weight, int taps,
     bint add, bint widen,
 ) noexcept nogil:
@@ -24,28 +24,36 @@ cdef inline void blend_taps(
     So is a small count, since a row of a channels-first RoI has a strip or two, or three, or four.
     """
     if lines == 1 or count > 4:
-        blend_lines(
+        blend_lines[number](
             target, target_pitch, source, source_pitch, lines, count, offset, weight, taps, add, widen
         )
     elif count == 1:
-        blend_lines(target, target_pitch, source, source_pitch, lines, 1, offset, weight, taps, add, widen)
+        blend_lines[number](
+            target, target_pitch, source, source_pitch, lines, 1, offset, weight, taps, add, widen
+        )
     elif count == 2:
-        blend_lines(target, target_pitch, source, source_pitch, lines, 2, offset, weight, taps, add, widen)
+        blend_lines[number](
+            target, target_pitch, source, source_pitch, lines, 2, offset, weight, taps, add, widen
+        )
     elif count == 3:
-        blend_lines(target, target_pitch, source, source_pitch, lines, 3, offset, weight, taps, add, widen)
+        blend_lines[number](
+            target, target_pitch, source, source_pitch, lines, 3, offset, weight, taps, add, widen
+        )
     else:
-        blend_lines(target, target_pitch, source, source_pitch, lines, 4, offset, weight, taps, add, widen)
+        blend_lines[number](
+            target, target_pitch, source, source_pitch, lines, 4, offset, weight, taps, add, widen
+        )
 
 
 cdef inline void blend_lines(
-    real* target, Py_ssize_t target_pitch, const real* source, Py_ssize_t source_pitch,
+    real* target, Py_ssize_t target_pitch, const number* source, Py_ssize_t source_pitch,
     Py_ssize_t lines, Py_ssize_t count, const Py_ssize_t* offset, const real* weight, int taps,
     bint add, bint widen,
 ) noexcept nogil:
-    cdef const real* a = source + offset[0]
-    cdef const real* b = source + offset[1 if taps > 1 else 0]
-    cdef const real* c = source + offset[2 if taps > 2 else 0]
-    cdef const real* d = source + offset[3 if taps > 3 else 0]
+    cdef const number* a = source + offset[0]
+    cdef const number* b = source + offset[1 if taps > 1 else 0]
+    cdef const number* c = source + offset[2 if taps > 2 else 0]
+    cdef const number* d = source + offset[3 if taps > 3 else 0]
     cdef real a_weight = weight[0], b_weight = weight[1 if taps > 1 else 0]
     cdef real c_weight = weight[2 if taps > 2 else 0], d_weight = weight[3 if taps > 3 else 0]
     cdef Py_ssize_t i, end = count * LANES, j
@@ -53,24 +61,25 @@ cdef inline void blend_lines(
     cdef wide wide_total
     for j in range(lines):
         i = 0
-        while WIDE > 1 and widen and add and i + WIDE * LANES <= end:
-            wide_total = a_weight * load_wide(a + i)
-            if taps > 1:
-                wide_total = wide_total + b_weight * load_wide(b + i)
-            if taps > 2:
-                wide_total = wide_total + c_weight * load_wide(c + i)
-            if taps > 3:
-                wide_total = wide_total + d_weight * load_wide(d + i)
-            store_wide(target + i, load_wide(target + i) + wide_total)
-            i += WIDE * LANES
+        if number is real:
+            while WIDE > 1 and widen and add and i + WIDE * LANES <= end:
+                wide_total = a_weight * load_wide(a + i)
+                if taps > 1:
+                    wide_total = wide_total + b_weight * load_wide(b + i)
+                if taps > 2:
+                    wide_total = wide_total + c_weight * load_wide(c + i)
+                if taps > 3:
+                    wide_total = wide_total + d_weight * load_wide(d + i)
+                store_wide(target + i, load_wide(target + i) + wide_total)
+                i += WIDE * LANES
         while i < end:
-            total = a_weight * load(a + i)
+            total = a_weight * load_numbers[number](a + i)
             if taps > 1:
-                total = total + b_weight * load(b + i)
+                total = total + b_weight * load_numbers[number](b + i)
             if taps > 2:
-                total = total + c_weight * load(c + i)
+                total = total + c_weight * load_numbers[number](c + i)
             if taps > 3:
-                total = total + d_weight * load(d + i)
+                total = total + d_weight * load_numbers[number](d + i)
             store(target + i, load(target + i) + total if add else total)
             i += LANES
         a += source_pitch
@@ -81,7 +90,7 @@ cdef inline void blend_lines(
 
 
 cdef inline void blend(
-    real* target, Py_ssize_t target_pitch, const real* source, Py_ssize_t source_pitch,
+    real* target, Py_ssize_t target_pitch, const number* source, Py_ssize_t source_pitch,
     Py_ssize_t lines, Py_ssize_t count, const Band* band, int line, bint add, bint widen,
 ) noexcept nogil:
     """Apply one line of a band to `count` vectors that lie side by side, and so for `lines` lines of them.
@@ -104,24 +113,34 @@ cdef inline void blend(
                     store(target + j * target_pitch + i * LANES, zeros())
         return
     if head == 0:
-        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 4, add, widen)
+        blend_taps[number](
+            target, target_pitch, source, source_pitch, lines, count, offset, weight, 4, add, widen
+        )
         head = 4
     elif head == 1:
-        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 1, add, widen)
+        blend_taps[number](
+            target, target_pitch, source, source_pitch, lines, count, offset, weight, 1, add, widen
+        )
     elif head == 2:
-        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 2, add, widen)
+        blend_taps[number](
+            target, target_pitch, source, source_pitch, lines, count, offset, weight, 2, add, widen
+        )
     else:
-        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 3, add, widen)
+        blend_taps[number](
+            target, target_pitch, source, source_pitch, lines, count, offset, weight, 3, add, widen
+        )
     t += head
     while t < end:
         offset = band.offset + t
         weight = band.weight + t
-        blend_taps(target, target_pitch, source, source_pitch, lines, count, offset, weight, 4, True, widen)
+        blend_taps[number](
+            target, target_pitch, source, source_pitch, lines, count, offset, weight, 4, True, widen
+        )
         t += 4
 
 
 cdef void blend_first(
-    real* target, const real* source, const Band* band, int line, Py_ssize_t n, bint add
+    real* target, const number* source, const Band* band, int line, Py_ssize_t n, bint add
 ) noexcept nogil:
     """`blend` for one vector of which only n lanes may be touched: slow, and only at the ends of arrays."""
     cdef int t = band.begin[line], end = band.begin[line + 1]
@@ -130,9 +149,9 @@ cdef void blend_first(
     if t == end and not add:
         store_first(target, zeros(), n)
     while t < end:
-        part = band.weight[t] * load_first(source + band.offset[t], n)
+        part = band.weight[t] * load_first_numbers[number](source + band.offset[t], n)
         for t in range(t + 1, t + group):
-            part = part + band.weight[t] * load_first(source + band.offset[t], n)
+            part = part + band.weight[t] * load_first_numbers[number](source + band.offset[t], n)
         store_first(target, load_first(target, n) + part if add else part, n)
         t += 1
         group = 4
@@ -140,17 +159,17 @@ cdef void blend_first(
 
 
 cdef inline void blend_channels(
-    real* target, const real* source, Py_ssize_t n, const Band* band, int line, bint add, bint widen
+    real* target, const number* source, Py_ssize_t n, const Band* band, int line, bint add, bint widen
 ) noexcept nogil:
     """One line of a band for n numbers that lie side by side."""
     cdef Py_ssize_t whole = n // LANES * LANES
-    blend(target, 0, source, 0, 1, n // LANES, band, line, add, widen)
+    blend[number](target, 0, source, 0, 1, n // LANES, band, line, add, widen)
     if whole < n:
-        blend_first(target + whole, source + whole, band, line, n - whole, add)
+        blend_first[number](target + whole, source + whole, band, line, n - whole, add)
 
 
 cdef inline void blend_pixels(
-    real* target, Py_ssize_t target_pitch, const real* source, Py_ssize_t source_pitch,
+    real* target, Py_ssize_t target_pitch, const number* source, Py_ssize_t source_pitch,
     Py_ssize_t pixels, Py_ssize_t n, const Band* band, int line,
 ) noexcept nogil:
     """One line of a band for n channels of each of some pixels in a row, at once where they are whole."""
@@ -158,11 +177,13 @@ cdef inline void blend_pixels(
     if n == source_pitch and n == target_pitch:
         while i < n * pixels:
             part = min(n * pixels - i, RUN)
-            blend_channels(target + i, source + i, part, band, line, False, True)
+            blend_channels[number](target + i, source + i, part, band, line, False, True)
             i += part
     else:
         for i in range(pixels):
-            blend_channels(target + i * target_pitch, source + i * source_pitch, n, band, line, False, False)
+            blend_channels[number](
+                target + i * target_pitch, source + i * source_pitch, n, band, line, False, False
+            )
 
 
 cdef void forward_pixels(
@@ -172,8 +193,10 @@ cdef void forward_pixels(
     """Some bins of a RoI, for a block of channels from `channel` on, of a channels-last map."""
     cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t channels = call.channels, n = min(call.width, channels - channel)
-    cdef const real* source = roi.level.map + roi.image * shape.height * shape.width * channels + channel
-    cdef real* target = call.output + roi.row * shape.bins_y * shape.bins_x * channels + channel
+    cdef const pixel* source = roi.level.map + roi.image * shape.height * shape.width * channels + channel
+    cdef pooled* bins = call.output + roi.row * shape.bins_y * shape.bins_x * channels + channel
+    cdef pooled* target
+    cdef real* sums
     cdef const Run* run
     cdef int y, x, r, low = roi.strips, high = 0, first, last
     for x in range(first_x, last_x):
@@ -183,53 +206,51 @@ cdef void forward_pixels(
     for y in range(first_y, last_y):
         if roi.y.begin[y] == roi.y.begin[y + 1]:
             for x in range(first_x, last_x):
-                memset(target + (y * shape.bins_x + x) * channels, 0, n * sizeof(real))
+                memset(bins + (y * shape.bins_x + x) * channels, 0, n * sizeof(pooled))
             continue
         for r in range(roi.runs):
             run = roi.run + r
             first, last = max(run.slot, low), min(run.slot + run.strips, high)
             if first < last:
-                blend_pixels(
+                blend_pixels[pixel](
                     scratch + first * call.pitch, call.pitch,
                     source + (run.column + first - run.slot) * channels, channels, last - first, n, &roi.y, y,
                 )
         for x in range(first_x, last_x):
-            blend_channels(
-                target + (y * shape.bins_x + x) * channels, scratch, n, &roi.x, x, False, False
-            )
+            target = bins + (y * shape.bins_x + x) * channels
+            sums = scratch + roi.strips * call.pitch if NARROW else <real*> target
+            blend_channels[real](sums, scratch, n, &roi.x, x, False, False)
+            if NARROW:
+                round_off(target, sums, n)
 
 
 cdef void backward_pixels(
-    const Call* call, const RoI* roi, Py_ssize_t channel, Py_ssize_t first_row, Py_ssize_t last_row,
-    real* scratch,
+    const Call* call, const RoI* roi, real* sums, const Rows* rows, real* scratch
 ) noexcept nogil:
-    """The transpose of `forward_pixels`; adds to rows [first_row, last_row) alone."""
+    """The transpose of `forward_pixels`; adds to some rows alone, which begin at `sums`."""
     cdef const Sampling* shape = &roi.level.sampling
-    cdef Py_ssize_t channels = call.channels, n = min(call.width, channels - channel)
-    cdef const real* source = call.output + roi.row * shape.bins_y * shape.bins_x * channels + channel
-    cdef real* image = roi.level.map + roi.image * shape.height * shape.width * channels + channel
+    cdef Py_ssize_t channels = call.channels, n = rows.length
+    cdef const pooled* source = call.output + roi.row * shape.bins_y * shape.bins_x * channels + rows.channel
     cdef real* target
     cdef const Run* run
     cdef int y, end, x, r
-    find_lines(roi, first_row, last_row, &y, &end)
+    find_lines(roi, rows, &y, &end)
     for y in range(y, end):
-        blend_pixels(scratch, call.pitch, source, channels, shape.bins_x, n, &roi.y, y)
+        blend_pixels[pooled](scratch, call.pitch, source, channels, shape.bins_x, n, &roi.y, y)
         for r in range(roi.runs):
             run = roi.run + r
-            target = image + (roi.map_row[y] * shape.width + run.column) * channels
+            target = sums + ((roi.map_row[y] - rows.first) * shape.width + run.column) * rows.pitch
             for x in range(run.strips):
-                blend_channels(target, scratch, n, &roi.x, run.slot + x, True, True)
-                target += channels
+                blend_channels[real](target, scratch, n, &roi.x, run.slot + x, True, True)
+                target += rows.pitch
 
 
-cdef inline void find_lines(
-    const RoI* roi, Py_ssize_t first_row, Py_ssize_t last_row, int* first, int* last
-) noexcept nogil:
-    """Which lines of roi.y, for backward, are rows [first_row, last_row) of the map."""
+cdef inline void find_lines(const RoI* roi, const Rows* rows, int* first, int* last) noexcept nogil:
+    """Which lines of roi.y, for backward, belong to some rows of the map."""
     first[0], last[0] = 0, roi.y.lines
-    while first[0] < last[0] and roi.map_row[first[0]] < first_row:
+    while first[0] < last[0] and roi.map_row[first[0]] < rows.first:
         first[0] += 1
-    while first[0] < last[0] and roi.map_row[last[0] - 1] >= last_row:
+    while first[0] < last[0] and roi.map_row[last[0] - 1] >= rows.last:
         last[0] -= 1
 
 
@@ -241,13 +262,13 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
     """
     cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
-    cdef const real* source = roi.level.map + (roi.image * call.channels + channel) * plane
-    cdef real* target = call.output + (roi.row * call.channels + channel) * bins
+    cdef const pixel* source = roi.level.map + (roi.image * call.channels + channel) * plane
+    cdef pooled* target = call.output + (roi.row * call.channels + channel) * bins
     cdef int planes = <int> min(call.channels - channel, LANES)
     cdef Py_ssize_t step = call.slab * LANES, pitch = roi.strips * LANES
     cdef real* pixels = scratch  # columns, rows of the slab, channels
-    cdef real* pooled = pixels + call.pitch * step  # bins, channels
-    cdef real* lines = pooled + call.slab * shape.bins_x * LANES + LANES * LANES  # channels, columns
+    cdef real* sums = pixels + call.pitch * step  # bins, channels
+    cdef real* lines = sums + call.slab * shape.bins_x * LANES + LANES * LANES  # channels, columns
     cdef Py_ssize_t y = 0, rows, i, s, n, at
     cdef int c, r, x
     cdef lanes tile[LANES]
@@ -256,16 +277,16 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
     while y < shape.bins_y:
         rows = min(call.slab, shape.bins_y - y)
         for i in range(rows):
-            prefetch(target + i * planes * shape.bins_x, planes * shape.bins_x)
+            prefetch(target + i * planes * shape.bins_x, planes * shape.bins_x * sizeof(pooled))
             if shape.width >= LANES:
                 for r in range(roi.runs):
-                    blend(
+                    blend[pixel](
                         lines + roi.run[r].slot, pitch, source + roi.run[r].column, plane, planes,
                         roi.run[r].strips, &roi.y, <int> (y + i), False, False,
                     )
             elif roi.strips:
                 for c in range(planes):
-                    blend_first(
+                    blend_first[pixel](
                         lines + c * pitch, source + c * plane, &roi.y, <int> (y + i), shape.width, False
                     )
             for s in range(roi.strips):
@@ -275,51 +296,49 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
                 for c in range(LANES):
                     store(pixels + (s * LANES + c) * step + i * LANES, tile[c])
         for x in range(roi.x.lines):
-            blend(
-                pooled + x * LANES, shape.bins_x * LANES, pixels, LANES, rows, 1, &roi.x, x, False, False
+            blend[real](
+                sums + x * LANES, shape.bins_x * LANES, pixels, LANES, rows, 1, &roi.x, x, False, False
             )
         n, i = rows * shape.bins_x, 0
         while i < n:
             # The last tile ends with the slab. Only where a slab is shorter than that are lanes left over.
             at = max(0, min(i, n - LANES))
             for c in range(LANES):
-                tile[c] = load(pooled + (at + c) * LANES)
+                tile[c] = load(sums + (at + c) * LANES)
             transpose(tile)
             if planes == LANES and at + LANES <= n:
                 for c in range(LANES):
-                    store(target + c * bins + at, tile[c])
+                    store_pooled(target + c * bins + at, tile[c])
             else:
                 for c in range(planes):
-                    store_first(target + c * bins + at, tile[c], n - at)
+                    store_first_pooled(target + c * bins + at, tile[c], n - at)
             i += LANES
         target += n
         y += rows
 
 
 cdef void backward_planes(
-    const Call* call, const RoI* roi, Py_ssize_t channel, Py_ssize_t first_row, Py_ssize_t last_row,
-    real* scratch,
+    const Call* call, const RoI* roi, real* sums, const Rows* rows, real* scratch
 ) noexcept nogil:
-    """The transpose of `forward_planes`; adds to rows [first_row, last_row) alone.
+    """The transpose of `forward_planes`; adds to some rows alone, which begin at `sums`.
 
     Columns are taken a few strips at a time, so that scratch does not grow with the map.
     """
     cdef const Sampling* shape = &roi.level.sampling
-    cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
-    cdef const real* source = call.output + (roi.row * call.channels + channel) * bins
-    cdef real* image = roi.level.map + (roi.image * call.channels + channel) * plane
+    cdef Py_ssize_t bins = shape.bins_y * shape.bins_x
+    cdef const pooled* source = call.output + (roi.row * call.channels + rows.channel) * bins
     cdef real* target
-    cdef int planes = <int> min(call.channels - channel, LANES)
+    cdef int planes = <int> rows.count
     # Reading past the end of a row is harmless, past the end of the array it is not.
-    cdef bint at_end = ((call.rois - roi.row) * call.channels - channel - planes) * bins < LANES
+    cdef bint at_end = ((call.rois - roi.row) * call.channels - rows.channel - planes) * bins < LANES
     cdef Py_ssize_t step = shape.bins_y * LANES, pitch = shape.bins_y * STRIPS * LANES
-    cdef real* pooled = scratch  # bins of x, bins of y, channels
-    cdef real* pixels = pooled + (shape.bins_x + LANES) * step  # columns, bins of y, channels
+    cdef real* bins_x = scratch  # bins of x, bins of y, channels
+    cdef real* pixels = bins_x + (shape.bins_x + LANES) * step  # columns, bins of y, channels
     cdef real* lines = pixels + STRIPS * LANES * step  # channels, bins of y, columns
     cdef Py_ssize_t first = shape.bins_y, last = 0, i, s, strips, at
     cdef int y, end, c, r, x
     cdef lanes tile[LANES]
-    find_lines(roi, first_row, last_row, &y, &end)
+    find_lines(roi, rows, &y, &end)
     for i in range(roi.y.begin[y], roi.y.begin[end]):
         first = min(first, roi.y.offset[i] // (STRIPS * LANES))
         last = max(last, roi.y.offset[i] // (STRIPS * LANES) + 1)
@@ -330,12 +349,12 @@ cdef void backward_planes(
                 tile[c] = zeros()
             for c in range(planes):
                 if at_end:
-                    tile[c] = load_first(source + c * bins + i * shape.bins_x + at, shape.bins_x - at)
+                    tile[c] = load_first_pooled(source + c * bins + i * shape.bins_x + at, shape.bins_x - at)
                 else:
-                    tile[c] = load(source + c * bins + i * shape.bins_x + at)
+                    tile[c] = load_pooled(source + c * bins + i * shape.bins_x + at)
             transpose(tile)
             for c in range(LANES):
-                store(pooled + (at + c) * step + i * LANES, tile[c])
+                store(bins_x + (at + c) * step + i * LANES, tile[c])
             at += LANES
     for r in range(roi.runs):
         s = 0
@@ -343,8 +362,8 @@ cdef void backward_planes(
             strips = min(STRIPS, roi.run[r].strips - s)
             for i in range(strips * LANES):
                 x = roi.run[r].slot + <int> (s * LANES + i)
-                blend(
-                    pixels + i * step + first * LANES, 0, pooled + first * LANES, 0, 1, last - first,
+                blend[real](
+                    pixels + i * step + first * LANES, 0, bins_x + first * LANES, 0, 1, last - first,
                     &roi.x, x, False, False,
                 )
             for i in range(first, last):
@@ -355,12 +374,13 @@ cdef void backward_planes(
                     for c in range(LANES):
                         store(lines + c * pitch + (i * STRIPS + at) * LANES, tile[c])
             for i in range(y, end):
-                target = image + roi.map_row[i] * shape.width + roi.run[r].column + s * LANES
+                target = sums + (roi.map_row[i] - rows.first) * shape.width
+                target += roi.run[r].column + s * LANES
                 if shape.width >= LANES:
-                    blend(target, plane, lines, pitch, planes, strips, &roi.y, <int> i, True, True)
+                    blend[real](target, rows.pitch, lines, pitch, planes, strips, &roi.y, <int> i, True, True)
                 else:
                     for c in range(planes):
-                        blend_first(
-                            target + c * plane, lines + c * pitch, &roi.y, <int> i, shape.width, True
+                        blend_first[real](
+                            target + c * rows.pitch, lines + c * pitch, &roi.y, <int> i, shape.width, True
                         )
             s += strips

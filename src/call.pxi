@@ -31,8 +31,13 @@ cdef struct Turn:  # bins of a RoI that begin in a belt: [first_y, last_y), and 
     int x
 
 
+cdef struct Rows:  # some rows of one image of a gradient, and a block of their channels
+    Py_ssize_t channel, first, last  # rows [first, last)
+    Py_ssize_t at, count, length, pitch  # where they begin; stretches of numbers, `pitch` apart
+
+
 cdef struct Call:
-    real* output  # forward: the bins of all RoIs; backward: the gradient to them, only read
+    pooled* output  # forward: the bins of all RoIs; backward: the gradient to them, only read
     Py_ssize_t images, channels, rois
     bint channels_last
     int threads
@@ -43,16 +48,19 @@ cdef struct Call:
     real* scratch
     Py_ssize_t scratch_reals  # a thread
     void* memory  # of the scratch, before it is aligned
+    real* sums  # backward, where gradients are narrower: of the rows of each thread, or of all levels
+    Py_ssize_t sums_reals  # a thread
     Turn* turns
     Plan plan
 
 
 cdef inline void set_level(
-    Level* level, const real* map, const Py_ssize_t* map_shape, const Py_ssize_t* bins_shape,
+    Level* level, const pixel* map, pooled* gradient,
+    const Py_ssize_t* map_shape, const Py_ssize_t* bins_shape,
     double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last,
 ) noexcept nogil:
-    """Note a map and how it is sampled; `open_call` adds how the work on it is shared out."""
-    level.map = <real*> map
+    """Note a map, or its gradient, and how it is sampled; `open_call` adds how the work is shared out."""
+    level.map, level.gradient = map, gradient
     set_sampling(
         &level.sampling, map_shape, bins_shape, spatial_scale, sampling_ratio, aligned, single, channels_last
     )
@@ -60,7 +68,7 @@ cdef inline void set_level(
 
 cdef bint open_call(
     Call* call, Level* levels, Py_ssize_t level_count, const Py_ssize_t* level_of_box, Py_ssize_t images,
-    const real* output, const Py_ssize_t* output_shape, bint backward, bint channels_last, int threads,
+    const pooled* output, const Py_ssize_t* output_shape, bint backward, bint channels_last, int threads,
 ) noexcept nogil:
     """Share out the work and allocate; False where memory is short. Close the call in either case."""
     cdef Plan* plan = &call.plan
@@ -72,7 +80,7 @@ cdef bint open_call(
     for i in range(level_count):
         plan.height = max(plan.height, levels[i].sampling.height)
         plan.width = max(plan.width, levels[i].sampling.width)
-    call.output = <real*> output
+    call.output = <pooled*> output
     call.images, call.rois = images, output_shape[0]
     call.channels = output_shape[3 if channels_last else 1]
     call.channels_last = channels_last
@@ -89,7 +97,7 @@ cdef bint open_call(
         blocks = wanted // (call.images * plan.height if backward else call.rois) + 1
         call.width = pixel_block(call.channels, pixels, blocks)
         call.pitch = call.width
-        call.scratch_reals = pixels * call.width
+        call.scratch_reals = (pixels + NARROW) * call.width
         x_stride = call.width
     elif backward:
         call.width = LANES
@@ -106,6 +114,7 @@ cdef bint open_call(
     call.pieces = 0
     for i in range(level_count):
         level = levels + i
+        level.sums = <real*> level.gradient
         share_out(call, level, wanted, backward)
         call.pieces += level.pieces
         # The y step reads lines of pixels of the map, or backward of bins.
@@ -118,9 +127,31 @@ cdef bint open_call(
     call.memory = malloc(threads * call.scratch_reals * sizeof(real) + 64)
     call.scratch = <real*> ((<size_t> call.memory + 63) // 64 * 64)  # vectors that cross a line cost twice
     call.turns = <Turn*> malloc(threads * TURNS * sizeof(Turn))
+    call.sums = NULL
     return open_plan(
         plan, call.rois, backward, 1 if channels_last else LANES, x_stride, threads
-    ) and call.memory != NULL and call.turns != NULL
+    ) and call.memory != NULL and call.turns != NULL and (not NARROW or not backward or open_sums(call))
+
+
+cdef bint open_sums(Call* call) noexcept nogil:
+    """Room for sums that are rounded to a gradient in the end: of a piece, if one plan has all RoIs."""
+    cdef const Plan* plan = &call.plan
+    cdef bint whole = plan.capacity < call.rois
+    cdef Py_ssize_t i, rows = 0, pixels = 0
+    cdef Level* level
+    for i in range(plan.level_count):
+        level = plan.levels + i
+        rows = max(rows, (level.sampling.height // level.belts + 1) * level.sampling.width)
+        pixels += level.sampling.height * level.sampling.width
+    call.sums_reals = rows * call.width
+    pixels *= call.images * call.channels
+    call.sums = <real*> malloc((pixels if whole else call.threads * call.sums_reals) * sizeof(real))
+    pixels = 0
+    for i in range(plan.level_count):
+        level = plan.levels + i
+        level.sums = call.sums + pixels if whole else NULL
+        pixels += call.images * call.channels * level.sampling.height * level.sampling.width
+    return call.sums != NULL
 
 
 cdef void share_out(const Call* call, Level* level, Py_ssize_t wanted, bint backward) noexcept nogil:
@@ -129,7 +160,7 @@ cdef void share_out(const Call* call, Level* level, Py_ssize_t wanted, bint back
     level.belts, level.parts = 1, 1
     if backward:
         level.belts = (wanted + call.images - 1) // call.images
-        if call.channels_last:
+        if call.channels_last or NARROW:
             level.belts = max(
                 level.belts, min(MOST_BELTS, height * level.sampling.width * call.width // BELT_REALS)
             )
@@ -151,23 +182,33 @@ cdef inline const Level* find_level(const Call* call, Py_ssize_t* piece) noexcep
     return level
 
 
-cdef void zero_rows(
-    real* target, const Sampling* shape, Py_ssize_t channels, bint channels_last,
-    Py_ssize_t image, Py_ssize_t channel, Py_ssize_t width, Py_ssize_t first_row, Py_ssize_t last_row,
+cdef inline Rows rows_of(
+    const Sampling* shape, Py_ssize_t channels, bint channels_last,
+    Py_ssize_t image, Py_ssize_t channel, Py_ssize_t width, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
-    """Zero rows of one image of a gradient, for a block of up to `width` channels."""
-    cdef Py_ssize_t n = min(width, channels - channel), plane = shape.height * shape.width, i
-    cdef Py_ssize_t first = first_row * shape.width, last = last_row * shape.width
+    """Rows of one image of a map, up to `width` channels of them, as they lie in the map."""
+    cdef Rows rows
+    cdef Py_ssize_t n = min(width, channels - channel), pixels = (last - first) * shape.width
+    rows.channel, rows.first, rows.last = channel, first, last
     if channels_last:
-        for i in range(image * plane + first, image * plane + last):
-            memset(target + i * channels + channel, 0, n * sizeof(real))
+        rows.at = (image * shape.height + first) * shape.width * channels + channel
+        rows.count, rows.length, rows.pitch = pixels, n, channels
     else:
-        for i in range(image * channels + channel, image * channels + channel + n):
-            memset(target + i * plane + first, 0, (last - first) * sizeof(real))
+        rows.at = ((image * channels + channel) * shape.height + first) * shape.width
+        rows.count, rows.length, rows.pitch = n, pixels, shape.height * shape.width
+    return rows
+
+
+cdef void zero_rows(real* target, const Rows* rows) noexcept nogil:
+    """Zero rows that begin at `target`."""
+    cdef Py_ssize_t i
+    for i in range(rows.count):
+        memset(target + i * rows.pitch, 0, rows.length * sizeof(real))
 
 
 cdef void close_call(Call* call) noexcept nogil:
     free(call.memory)
+    free(call.sums)
     free(call.turns)
     close_plan(&call.plan)
 

@@ -1,6 +1,8 @@
 # Entry points of the kernels: typed memoryviews in, schedules, the GIL released.
 #
-# setup.py compiles this file once for each SIMD level and type of number, as avx2_float32 and so on.
+# setup.py compiles this file once for each SIMD level and type of map, as avx2_float32 and so on: it declares
+# the types `real`, `pixel` and `pooled` (see storage.h) and includes this file and, where maps are of real
+# numbers, family.pxi.
 
 from cython.parallel cimport prange, threadid
 from libc.limits cimport INT_MAX
@@ -14,14 +16,6 @@ include "geometry.pxi"
 include "plan.pxi"
 include "call.pxi"
 include "average.pxi"
-include "slopes.pxi"
-include "box_gradient.pxi"
-include "extremes.pxi"
-include "maximum_call.pxi"
-include "maximum.pxi"
-include "ranges.pxi"
-include "roi_pool.pxi"
-include "position_sensitive.pxi"
 
 
 def first_bad_box(
@@ -43,13 +37,13 @@ def first_bad_box(
 
 
 def roi_align(
-    const real[:, :, :, ::1] input, const double[:, ::1] boxes, real[:, :, :, ::1] output,
+    const pixel[:, :, :, ::1] input, const double[:, ::1] boxes, pooled[:, :, :, ::1] output,
     double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
     """Fill output (K, C, PH, PW) from input (N, C, H, W), or both with the channels last; none is empty."""
     cdef Level level
     set_level(
-        &level, &input[0, 0, 0, 0], input.shape, output.shape,
+        &level, &input[0, 0, 0, 0], NULL, input.shape, output.shape,
         spatial_scale, sampling_ratio, aligned, single, channels_last,
     )
     carry_out(
@@ -59,13 +53,13 @@ def roi_align(
 
 
 def roi_align_backward(
-    const real[:, :, :, ::1] grad_output, const double[:, ::1] boxes, real[:, :, :, ::1] grad_input,
+    const pooled[:, :, :, ::1] grad_output, const double[:, ::1] boxes, pooled[:, :, :, ::1] grad_input,
     double spatial_scale, int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
     """Fill grad_input (N, C, H, W) from grad_output (K, C, PH, PW), or both with the channels last."""
     cdef Level level
     set_level(
-        &level, &grad_input[0, 0, 0, 0], grad_input.shape, grad_output.shape,
+        &level, NULL, &grad_input[0, 0, 0, 0], grad_input.shape, grad_output.shape,
         spatial_scale, sampling_ratio, aligned, single, channels_last,
     )
     carry_out(
@@ -76,12 +70,12 @@ def roi_align_backward(
 
 def roi_align_levels(
     tuple inputs, const double[::1] spatial_scales, const Py_ssize_t[::1] levels,
-    const double[:, ::1] boxes, real[:, :, :, ::1] output,
+    const double[:, ::1] boxes, pooled[:, :, :, ::1] output,
     int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
     """`roi_align` with the map and the scale that the level of each box says."""
     cdef Level* maps = <Level*> malloc(len(inputs) * sizeof(Level))
-    cdef const real[:, :, :, ::1] input
+    cdef const pixel[:, :, :, ::1] input
     cdef Py_ssize_t i
     if maps == NULL:
         raise MemoryError("no memory for the table of levels")
@@ -89,7 +83,7 @@ def roi_align_levels(
         for i in range(len(inputs)):
             input = inputs[i]  # the tuple keeps it where it is
             set_level(
-                maps + i, &input[0, 0, 0, 0], input.shape, output.shape,
+                maps + i, &input[0, 0, 0, 0], NULL, input.shape, output.shape,
                 spatial_scales[i], sampling_ratio, aligned, single, channels_last,
             )
         carry_out(
@@ -101,13 +95,13 @@ def roi_align_levels(
 
 
 def roi_align_levels_backward(
-    const real[:, :, :, ::1] grad_output, const double[::1] spatial_scales, const Py_ssize_t[::1] levels,
+    const pooled[:, :, :, ::1] grad_output, const double[::1] spatial_scales, const Py_ssize_t[::1] levels,
     const double[:, ::1] boxes, tuple grad_inputs,
     int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
     """`roi_align_backward` to all maps."""
     cdef Level* maps = <Level*> malloc(len(grad_inputs) * sizeof(Level))
-    cdef real[:, :, :, ::1] grad_input
+    cdef pooled[:, :, :, ::1] grad_input
     cdef Py_ssize_t i
     if maps == NULL:
         raise MemoryError("no memory for the table of levels")
@@ -115,7 +109,7 @@ def roi_align_levels_backward(
         for i in range(len(grad_inputs)):
             grad_input = grad_inputs[i]
             set_level(
-                maps + i, &grad_input[0, 0, 0, 0], grad_input.shape, grad_output.shape,
+                maps + i, NULL, &grad_input[0, 0, 0, 0], grad_input.shape, grad_output.shape,
                 spatial_scales[i], sampling_ratio, aligned, single, channels_last,
             )
         carry_out(
@@ -128,7 +122,7 @@ def roi_align_levels_backward(
 
 cdef int carry_out(
     Level* levels, Py_ssize_t level_count, const Py_ssize_t* level_of_box, Py_ssize_t images,
-    const double[:, ::1] boxes, const real* output, const Py_ssize_t* output_shape, bint backward,
+    const double[:, ::1] boxes, const pooled* output, const Py_ssize_t* output_shape, bint backward,
     bint channels_last, int threads,
 ) except -1:
     """Either direction on any number of levels.
@@ -151,7 +145,9 @@ cdef int carry_out(
                 call.pieces, num_threads=call.threads, schedule="dynamic", use_threads_if=call.threads > 1
             ):
                 if backward:
-                    backward_piece(&call, piece, first == 0, threadid())
+                    backward_piece(
+                        &call, piece, first == 0, first + call.plan.count == call.rois, threadid()
+                    )
                 else:
                     forward_piece(&call, piece, threadid())
             first += call.plan.count
@@ -231,24 +227,37 @@ cdef void sweep(
                 next = min(next, <Py_ssize_t> turn.roi.first_column[x])
 
 
-cdef void backward_piece(const Call* call, Py_ssize_t piece, bint zero, int thread) noexcept nogil:
+cdef void backward_piece(
+    const Call* call, Py_ssize_t piece, bint begin, bint end, int thread
+) noexcept nogil:
+    """Add the RoIs of a plan to rows of a gradient: begin with zeros; in the end the sums are rounded."""
     cdef const Level* level = find_level(call, &piece)
-    cdef Py_ssize_t belt = piece % level.belts, image = piece // (level.belts * call.blocks)
+    cdef Py_ssize_t height = level.sampling.height, belt = piece % level.belts
+    cdef Py_ssize_t image = piece // (level.belts * call.blocks)
     cdef Py_ssize_t channel = piece // level.belts % call.blocks * call.width
-    cdef Py_ssize_t first_row = level.sampling.height * belt // level.belts
-    cdef Py_ssize_t last_row = level.sampling.height * (belt + 1) // level.belts
+    cdef Rows rows = rows_of(
+        &level.sampling, call.channels, call.channels_last, image, channel, call.width,
+        height * belt // level.belts, height * (belt + 1) // level.belts,
+    )
     cdef const RoI* roi = first_roi(call, level, image)
-    cdef const RoI* end = first_roi(call, level, image + 1)
+    cdef const RoI* last = first_roi(call, level, image + 1)
+    cdef Rows summed = rows
+    cdef real* sums = level.sums
     cdef real* scratch = call.scratch + thread * call.scratch_reals
-    if zero:
-        zero_rows(
-            level.map, &level.sampling, call.channels, call.channels_last, image, channel, call.width,
-            first_row, last_row,
-        )
-    while roi < end:
-        if roi.top < last_row and first_row < roi.bottom:
+    cdef Py_ssize_t i
+    if sums == NULL:
+        sums = call.sums + thread * call.sums_reals
+        summed.at, summed.pitch = 0, summed.length
+    sums += summed.at
+    if begin:
+        zero_rows(sums, &summed)
+    while roi < last:
+        if roi.top < rows.last and rows.first < roi.bottom:
             if call.channels_last:
-                backward_pixels(call, roi, channel, first_row, last_row, scratch)
+                backward_pixels(call, roi, sums, &summed, scratch)
             else:
-                backward_planes(call, roi, channel, first_row, last_row, scratch)
+                backward_planes(call, roi, sums, &summed, scratch)
         roi += 1
+    if NARROW and end:
+        for i in range(rows.count):
+            round_off(level.gradient + rows.at + i * rows.pitch, sums + i * summed.pitch, rows.length)

@@ -1,7 +1,7 @@
-# What simd.h offers: the type of number, and a vector of LANES of them.
+# What simd.h offers: the type of sums, and a vector of LANES of them; and storage.h: the types of memory,
+# `pixel` of maps and `pooled` of results and gradients, which setup.py declares.
 
 cdef extern from "simd.h" nogil:
-    ctypedef float real  # or double: the build says
     ctypedef float lanes
     ctypedef float wide  # WIDE vectors in one
     ctypedef int lane_number  # as wide as a real
@@ -21,7 +21,7 @@ cdef extern from "simd.h" nogil:
     void store(real* target, lanes v)
     void store_first(real* target, lanes v, Py_ssize_t n)
     void store_wide(real* target, wide v)
-    void prefetch(const real* target, Py_ssize_t n)
+    void prefetch(const void* target, Py_ssize_t bytes)
     lanes larger(lanes a, lanes b)  # NaN if either is, and b if they are equal
     lanes where_reached(lanes value, lanes largest, lanes v)  # v where value is the largest or NaN, else 0
     lanes unless_reached(lanes value, lanes largest, lanes v)  # v where it is neither, else 0
@@ -29,3 +29,46 @@ cdef extern from "simd.h" nogil:
     void contest(Winners* winners, lanes v, int row, int column)
     void transpose(lanes* v)  # of LANES vectors
     bint CHECKED  # in a checked build
+
+cdef extern from "storage.h" nogil:
+    bint NARROW  # pooled is narrower than real
+    lanes load_pixels(const pixel* source)
+    lanes load_first_pixels(const pixel* source, Py_ssize_t n)
+    lanes load_pooled(const pooled* source)
+    lanes load_first_pooled(const pooled* source, Py_ssize_t n)
+    void store_pooled(pooled* target, lanes v)
+    void store_first_pooled(pooled* target, lanes v, Py_ssize_t n)
+
+
+ctypedef fused number:  # what sums are made of
+    real
+    pixel
+    pooled
+
+
+cdef inline lanes load_numbers(const number* source) noexcept nogil:
+    if number is pixel:
+        return load_pixels(source)
+    elif number is pooled:
+        return load_pooled(source)
+    else:
+        return load(source)
+
+
+cdef inline lanes load_first_numbers(const number* source, Py_ssize_t n) noexcept nogil:
+    if number is pixel:
+        return load_first_pixels(source, n)
+    elif number is pooled:
+        return load_first_pooled(source, n)
+    else:
+        return load_first(source, n)
+
+
+cdef inline void round_off(pooled* target, const real* source, Py_ssize_t n) noexcept nogil:
+    """Store n sums as they are to lie in memory."""
+    cdef Py_ssize_t i = 0
+    while i + LANES <= n:
+        store_pooled(target + i, load(source + i))
+        i += LANES
+    if i < n:
+        store_first_pooled(target + i, load_first(source + i, n - i), n - i)

@@ -207,13 +207,15 @@ cdef void share_piece(
     const MaxCall* call, Py_ssize_t image, Py_ssize_t block, Py_ssize_t group, bint zero, int thread
 ) noexcept nogil:
     cdef Work work
+    cdef Rows rows
     cdef Py_ssize_t i, height = call.sampling.height
     cdef Py_ssize_t first_row = height * group // call.parts, last_row = height * (group + 1) // call.parts
     if zero:
-        zero_rows(
-            call.target, &call.sampling, call.channels, call.channels_last, image, block * call.pitch,
-            call.pitch, first_row, last_row,
+        rows = rows_of(
+            &call.sampling, call.channels, call.channels_last, image, block * call.pitch, call.pitch,
+            first_row, last_row,
         )
+        zero_rows(call.target + rows.at, &rows)
     for i in range(
         visits_before(call.visits, call.count, 0, image), visits_before(call.visits, call.count, 0, image + 1)
     ):

@@ -12,7 +12,9 @@ cdef enum:
 
 cdef struct Level:  # one map of those that a call pools from
     Sampling sampling
-    real* map  # forward: only read; backward: the gradient to it
+    const pixel* map  # forward
+    pooled* gradient  # backward, to the map
+    real* sums  # of the gradient, itself unless it is narrower; NULL: rows are summed in memory of the thread
     Py_ssize_t y_stride  # from line to line of what the y step reads
     Py_ssize_t belts, parts, pieces  # the work on it: see call.pxi
 
@@ -156,16 +158,6 @@ cdef void make_plan(
     # Each iteration writes one RoI with its tables, and the draft of its thread.
     for i in prange(plan.count, num_threads=threads, schedule="static", use_threads_if=threads > 1):
         plan_roi(plan, boxes, i, threadid())
-
-
-cdef void order_visits(
-    Visit* visits, const Sampling* sampling, const double* boxes, Py_ssize_t first, Py_ssize_t count
-) noexcept nogil:
-    """The visits of `count` boxes of one map, from `first` on."""
-    cdef Py_ssize_t i
-    for i in range(count):
-        visits[i] = visit(sampling, boxes, first + i)
-    qsort(visits, count, sizeof(Visit), compare_visits)
 
 
 cdef Py_ssize_t visits_before(

@@ -305,11 +305,13 @@ cdef void unpool_sensitive_piece(
     cdef Py_ssize_t first_row = shape.height * group // call.parts
     cdef Py_ssize_t last_row = shape.height * (group + 1) // call.parts
     cdef Band y
+    cdef Rows rows
     if call.first == 0:
-        zero_rows(
-            call.target, shape, call.channels * bins, call.channels_last, image, channel * bins,
-            call.width * bins, first_row, last_row,
+        rows = rows_of(
+            shape, call.channels * bins, call.channels_last, image, channel * bins, call.width * bins,
+            first_row, last_row,
         )
+        zero_rows(call.target + rows.at, &rows)
     for i in range(
         max(visits_before(call.visits, call.rois, 0, image), call.first),
         min(visits_before(call.visits, call.rois, 0, image + 1), call.first + call.count),

@@ -292,10 +292,10 @@ cdef void roi_pool_backward_piece(
     cdef Py_ssize_t first_row = shape.height * group // pool.parts
     cdef Py_ssize_t last_row = shape.height * (group + 1) // pool.parts
     cdef Range y
-    zero_rows(
-        pool.target, shape, pool.channels, pool.channels_last, image, channel, pool.width,
-        first_row, last_row,
+    cdef Rows rows = rows_of(
+        shape, pool.channels, pool.channels_last, image, channel, pool.width, first_row, last_row
     )
+    zero_rows(pool.target + rows.at, &rows)
     for i in range(
         visits_before(pool.visits, pool.rois, 0, image),
         visits_before(pool.visits, pool.rois, 0, image + 1),

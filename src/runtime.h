@@ -10,7 +10,8 @@
 
 static inline int cpu_runs_avx2(void)
 {
-    return CPU_HAS("avx2") && CPU_HAS("fma") && CPU_HAS("bmi") && CPU_HAS("bmi2");
+    return CPU_HAS("avx2") && CPU_HAS("fma") && CPU_HAS("bmi") && CPU_HAS("bmi2") &&
+           CPU_HAS("f16c");
 }
 
 static inline int cpu_runs_avx512(void)

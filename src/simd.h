@@ -1,8 +1,9 @@
-/* A vector of LANES numbers that are loaded, weighted and added as one: all the C the kernels need.
+/* A vector of LANES numbers that are loaded, weighted and added as one.
  *
- * The build names the type of number (-DCYROIALIGN_DOUBLE, else float) and the SIMD level (flags of
- * the compiler); this header turns both into `real`, `lanes` and LANES. Lanes run along pixels or
- * channels, never along a sum, so the width of the vector cannot change a bit of any result.
+ * The build names the type of map (-DCYROIALIGN_FLOAT64 and so on) and the SIMD level (flags of the
+ * compiler); this header turns both into `real`, in which sums are kept, `lanes` and LANES. Lanes run along
+ * pixels or channels, never along a sum, so the width of the vector cannot change a bit of any result.
+ * What lies in memory in another form than `real` is in storage.h.
  */
 #ifndef CYROIALIGN_SIMD_H
 #define CYROIALIGN_SIMD_H
@@ -10,7 +11,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#ifdef CYROIALIGN_DOUBLE
+#ifdef CYROIALIGN_FLOAT64
 typedef double real;
 #define REAL_BYTES 8
 #else
@@ -152,14 +153,14 @@ static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_n
 
 #endif
 
-/* Bring n numbers into the cache that will soon be written. */
-static inline void prefetch(const real *to, ptrdiff_t n)
+/* Bring bytes into the cache that will soon be written. */
+static inline void prefetch(const void *to, ptrdiff_t bytes)
 {
 #ifdef __GNUC__
-    for (ptrdiff_t i = 0; i < n; i += 64 / REAL_BYTES)
-        __builtin_prefetch(to + i, 1);
+    for (ptrdiff_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const char *)to + i, 1);
 #else
-    (void)to, (void)n;
+    (void)to, (void)bytes;
 #endif
 }
 
@@ -178,18 +179,20 @@ static inline void contest(Winners *winners, lanes v, int row, int column)
 
 /* The first n < LANES lanes alone, for the ends of arrays. The other lanes of what is loaded are 0.
  * Copies of constant size, since a call of memcpy for a few numbers would cost more than all the rest. */
-static inline void copy_first(real *to, const real *from, ptrdiff_t n)
+static inline void copy_first(void *to, const void *from, ptrdiff_t n, size_t size)
 {
+    char *target = to;
+    const char *source = from;
     if (n & 4) {
-        memcpy(to, from, 4 * sizeof(real));
-        to += 4, from += 4;
+        memcpy(target, source, 4 * size);
+        target += 4 * size, source += 4 * size;
     }
     if (n & 2) {
-        memcpy(to, from, 2 * sizeof(real));
-        to += 2, from += 2;
+        memcpy(target, source, 2 * size);
+        target += 2 * size, source += 2 * size;
     }
     if (n & 1)
-        *to = *from;
+        memcpy(target, source, size);
 }
 
 static inline lanes load_first(const real *from, ptrdiff_t n)
@@ -197,7 +200,7 @@ static inline lanes load_first(const real *from, ptrdiff_t n)
     if (n >= LANES)
         return load(from);
     real all[8] = {0};
-    copy_first(all, from, n);
+    copy_first(all, from, n, sizeof(real));
     return load(all);
 }
 
@@ -209,7 +212,7 @@ static inline void store_first(real *to, lanes v, ptrdiff_t n)
     }
     real all[8] = {0};
     store(all, v);
-    copy_first(to, all, n);
+    copy_first(to, all, n, sizeof(real));
 }
 
 /* One step of a transposition: of each two vectors d apart, the first gets the numbers FIRST of both,

@@ -1,12 +1,13 @@
-"""Picks, once at import, the compiled kernels of one SIMD level.
+"""Picks, once at import, the SIMD level whose compiled kernels are used.
 
 Every level is compiled from the same source and gives the same bits; they differ in speed alone.
 """
 
 import importlib.util
 import os
+from functools import cache
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -198,6 +199,17 @@ def _chosen_level() -> str:
 
 simd_levels = _usable_levels()
 simd = _chosen_level()
-kernels: dict[np.dtype, Kernels] = {
-    np.dtype(name): import_module(f"{__name__}.{simd}_{name}") for name in ("float32", "float64")
-}
+
+
+@cache
+def _module(name: str) -> Kernels:
+    return cast(Kernels, import_module(f"{__name__}.{simd}_{name}"))
+
+
+def kernels(dtype: np.dtype) -> Kernels:
+    """Return the kernels for maps of this type; those of narrow types have average RoIAlign alone."""
+    return _module(dtype.type.__name__)
+
+
+for _name in ("float32", "float64"):  # at once: a broken installation is known at import
+    _module(_name)

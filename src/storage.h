@@ -1,0 +1,201 @@
+/* How numbers lie in memory, where that is not how they are summed.
+ *
+ * A map consists of `pixel`s, the result of pooling it and both gradients of `pooled`s. They are `real`s
+ * or, in the modules of the types below, narrower: these become `real` lanes as they are loaded, and are
+ * rounded, to nearest and ties to even, as they are stored.
+ *
+ *     float16, bfloat16    pixel and pooled are the 16 bits of a number
+ *     uint8                pixel is a byte, pooled a float
+ *
+ * Every level gives the same bits: what a processor converts by an instruction others do by arithmetic on
+ * the bits, of which none depends on how the processor treats subnormal numbers.
+ */
+#ifndef CYROIALIGN_STORAGE_H
+#define CYROIALIGN_STORAGE_H
+
+#include "simd.h"
+
+#include <stdint.h>
+
+#if defined(CYROIALIGN_FLOAT16) || defined(CYROIALIGN_BFLOAT16)
+#define NARROW 1 /* pooled is narrower than real */
+typedef uint16_t pixel;
+typedef uint16_t pooled;
+#elif defined(CYROIALIGN_UINT8)
+#define NARROW 0
+typedef uint8_t pixel;
+typedef real pooled;
+#else
+#define NARROW 0
+typedef real pixel;
+typedef real pooled;
+#endif
+
+#if NARROW || defined(CYROIALIGN_UINT8)
+
+/* LANES whole numbers as wide as a real, and as they lie in memory. */
+#if LANES > 1
+typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t signed_words __attribute__((vector_size(VECTOR_BYTES)));
+typedef pixel pixels __attribute__((vector_size(LANES * sizeof(pixel)), aligned(sizeof(pixel))));
+#define MASK(condition) ((words)(condition))
+#define CONVERT(v, type) __builtin_convertvector(v, type)
+#define BITS(v) ((words)(v))
+#define FROM_BITS(v) ((lanes)(v))
+#else
+typedef uint32_t words;
+typedef int32_t signed_words;
+typedef pixel pixels;
+#define MASK(condition) (-(words)(condition))
+#define CONVERT(v, type) ((type)(v))
+static inline words BITS(lanes v)
+{
+    words bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+static inline lanes FROM_BITS(words bits)
+{
+    lanes v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+#endif
+
+/* Compilers convert vectors of whole numbers badly for x86. */
+#if defined(__AVX2__) && NARROW
+static inline words load_words(const pixel *from)
+{
+    return (words)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from));
+}
+static inline void store_words(pooled *to, words v)
+{
+    const __m256i halves = _mm256_packus_epi32((__m256i)v, (__m256i)v);
+    _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(_mm256_permute4x64_epi64(halves, 8)));
+}
+#elif defined(__AVX2__)
+static inline words load_words(const pixel *from)
+{
+    return (words)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)from));
+}
+#elif defined(__SSE2__) && LANES == 4 && NARROW
+static inline words load_words(const pixel *from)
+{
+    return (words)_mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)from), _mm_setzero_si128());
+}
+static inline void store_words(pooled *to, words v) /* SSE2 packs signed words alone */
+{
+    const __m128i halves = (__m128i)((signed_words)(v << 16) >> 16);
+    _mm_storel_epi64((__m128i *)to, _mm_packs_epi32(halves, halves));
+}
+#elif defined(__SSE2__) && LANES == 4
+static inline words load_words(const pixel *from)
+{
+    int bytes;
+    memcpy(&bytes, from, 4);
+    const __m128i zero = _mm_setzero_si128(), halves = _mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), zero);
+    return (words)_mm_unpacklo_epi16(halves, zero);
+}
+#else
+static inline words load_words(const pixel *from) { return CONVERT(*(const pixels *)from, words); }
+static inline void store_words(pooled *to, words v) { *(pixels *)to = CONVERT(v, pixels); }
+#endif
+static inline words choose(words mask, words v, words other) { return (mask & v) | (~mask & other); }
+
+#endif
+
+#if defined(CYROIALIGN_FLOAT16) && defined(__F16C__)
+
+static inline lanes load_pixels(const pixel *from)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+}
+
+static inline void store_pooled(pooled *to, lanes v)
+{
+    _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+#elif defined(CYROIALIGN_FLOAT16)
+
+/* The exponent has 5 bits and the bias 15, of float 8 and 127. Subnormals are whole multiples of 2^-24. */
+static inline lanes load_pixels(const pixel *from)
+{
+    const words half = load_words(from), sign = (half & 0x8000) << 16, digits = (half & 0x7fff) << 13;
+    const words normal = digits + (112u << 23), huge = digits + (224u << 23);
+    const words tiny = BITS(FROM_BITS(digits + (113u << 23)) - 0x1p-14f);
+    const words magnitude = choose(MASK(digits < (1u << 23)), tiny, normal);
+    return FROM_BITS(sign | choose(MASK(digits >= (31u << 23)), huge, magnitude));
+}
+
+/* Added to 1/2, whose last digit is 2^-24, a subnormal is rounded by the addition. NaN stays NaN. */
+static inline void store_pooled(pooled *to, lanes v)
+{
+    const words bits = BITS(v), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+    const words tiny = BITS(FROM_BITS(size) + 0.5f) - (126u << 23);
+    const words normal = (size - (112u << 23) + 0xfff + (size >> 13 & 1)) >> 13;
+    const words nan = 0x7e00 | (size >> 13 & 0x3ff);
+    words half = choose(MASK(size < (113u << 23)), tiny, normal);
+    half = choose(MASK(size >= (143u << 23)), (words){0} + 0x7c00, half);
+    half = choose(MASK(size > (255u << 23)), nan, half);
+    store_words(to, sign | half);
+}
+
+#elif defined(CYROIALIGN_BFLOAT16)
+
+/* The upper half of a float. */
+static inline lanes load_pixels(const pixel *from) { return FROM_BITS(load_words(from) << 16); }
+
+static inline void store_pooled(pooled *to, lanes v)
+{
+    const words bits = BITS(v), nan = bits >> 16 | 0x40;
+    const words nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    store_words(to, choose(MASK((bits & 0x7fffffff) > (255u << 23)), nan, nearest));
+}
+
+#elif defined(CYROIALIGN_UINT8)
+
+static inline lanes load_pixels(const pixel *from)
+{
+    return CONVERT((signed_words)load_words(from), lanes);
+}
+
+static inline void store_pooled(pooled *to, lanes v) { store(to, v); }
+
+#else
+
+static inline lanes load_pixels(const pixel *from) { return load(from); }
+static inline void store_pooled(pooled *to, lanes v) { store(to, v); }
+
+#endif
+
+static inline lanes load_first_pixels(const pixel *from, ptrdiff_t n)
+{
+    if (n >= LANES)
+        return load_pixels(from);
+    pixel all[8] = {0};
+    copy_first(all, from, n, sizeof(pixel));
+    return load_pixels(all);
+}
+
+static inline void store_first_pooled(pooled *to, lanes v, ptrdiff_t n)
+{
+    if (n >= LANES) {
+        store_pooled(to, v);
+        return;
+    }
+    pooled all[8] = {0};
+    store_pooled(all, v);
+    copy_first(to, all, n, sizeof(pooled));
+}
+
+/* Gradients are stored as results are. */
+#if NARROW
+static inline lanes load_pooled(const pooled *from) { return load_pixels(from); }
+static inline lanes load_first_pooled(const pooled *from, ptrdiff_t n) { return load_first_pixels(from, n); }
+#else
+static inline lanes load_pooled(const pooled *from) { return load(from); }
+static inline lanes load_first_pooled(const pooled *from, ptrdiff_t n) { return load_first(from, n); }
+#endif
+
+#endif
