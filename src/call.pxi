@@ -101,8 +101,8 @@ cdef bint open_call(
         x_stride = call.width
     elif backward:
         call.width = LANES
-        call.scratch_reals = plan.bins_y * LANES * (plan.bins_x + LANES + 2 * STRIPS * LANES)
-        x_stride = plan.bins_y * LANES
+        call.scratch_reals = plan.bins_y * LANES * (plan.bins_x + STRIPS * LANES)
+        x_stride = 1
     else:
         call.width = LANES
         call.pitch = min(plan.width + 2 * LANES, pixels * LANES)

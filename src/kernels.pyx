@@ -227,6 +227,11 @@ cdef void sweep(
                 next = min(next, <Py_ssize_t> turn.roi.first_column[x])
 
 
+cdef inline void prefetch_gradient(const Call* call, const RoI* roi, const Rows* rows) noexcept nogil:
+    cdef Py_ssize_t bins = call.plan.bins_y * call.plan.bins_x
+    prefetch(call.output + (roi.row * call.channels + rows.channel) * bins, rows.count * bins * sizeof(pooled))
+
+
 cdef void backward_piece(
     const Call* call, Py_ssize_t piece, bint begin, bint end, int thread
 ) noexcept nogil:
@@ -256,6 +261,8 @@ cdef void backward_piece(
             if call.channels_last:
                 backward_pixels(call, roi, sums, &summed, scratch)
             else:
+                if roi + 1 < last:
+                    prefetch_gradient(call, roi + 1, &rows)
                 backward_planes(call, roi, sums, &summed, scratch)
         roi += 1
     if NARROW and end:

@@ -25,6 +25,7 @@ cdef extern from "simd.h" nogil:
     lanes larger(lanes a, lanes b)  # NaN if either is, and b if they are equal
     lanes where_reached(lanes value, lanes largest, lanes v)  # v where value is the largest or NaN, else 0
     lanes unless_reached(lanes value, lanes largest, lanes v)  # v where it is neither, else 0
+    bint all_zero(lanes v)
     lane_numbers numbers(lane_number value)
     void contest(Winners* winners, lanes v, int row, int column)
     void transpose(lanes* v)  # of LANES vectors

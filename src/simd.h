@@ -106,6 +106,15 @@ static inline lanes greater(lanes v, lanes than)
 }
 #endif
 
+static inline int all_zero(lanes v)
+{
+    const lane_numbers other = v != 0;
+    lane_number any = 0;
+    for (int i = 0; i < LANES; ++i)
+        any |= other[i];
+    return !any;
+}
+
 static inline lane_numbers numbers(lane_number value) { return (lane_numbers){0} + value; }
 static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_numbers other)
 {
@@ -145,6 +154,7 @@ static inline lanes unless_reached(lanes value, lanes largest, lanes v)
     return value == largest || value != value ? 0 : v;
 }
 static inline lanes greater(lanes v, lanes than) { return v > than ? v : than; }
+static inline int all_zero(lanes v) { return v == 0; }
 static inline lane_numbers numbers(lane_number value) { return value; }
 static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_numbers other)
 {
