@@ -1,11 +1,14 @@
 """Settings of the documentation: `python -m sphinx -W -n -b html docs docs/_build/html`."""
 
 import importlib.util
+import inspect
 import pathlib
 import subprocess
 import sys
+from functools import partial
 
 from sphinx.ext.autodoc.mock import _MockObject
+from sphinx.util.inspect import stringify_signature
 
 from cyroialign import __version__
 
@@ -30,20 +33,24 @@ extensions = [
 exclude_patterns = ["_build", "inventories"]
 suppress_warnings = ["toc.excluded"]  # of pages that are left out below
 
+smartquotes = False  # which would make one dash of the two of an option
+highlight_language = "none"
+
 # Markdown
-myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath", "smartquotes"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 # Docstrings: types stand in the text, where they say shapes too
 default_role = "autolink"
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "special-members": "__call__"}
+autodoc_default_options = {"members": True, "special-members": "__call__", "exclude-members": "extra_repr"}
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = True
 numpydoc_xref_ignore = "all"
 numpydoc_xref_aliases = {
     "Diagnosis": "cyroialign.why_zero.Diagnosis",
-    "bool": "python:bool",
+    "bool": ":class:`bool`",
+    "numpy.random.Generator": "numpy.random.Generator",
     "mapping": "collections.abc.Mapping",
     "sequence": "collections.abc.Sequence",
     "sequences": "collections.abc.Sequence",
@@ -58,7 +65,7 @@ intersphinx_mapping = {
 }
 
 # Adapters: described once they are there, whether or not what they adapt to is installed
-autodoc_mock_imports = ["torch", "onnx", "onnxruntime", "onnxruntime_extensions", "ml_dtypes"]
+autodoc_mock_imports = ["torch", "onnx", "onnxruntime", "ml_dtypes"]
 _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self  # for annotations: Tensor | None
 nitpick_ignore_regex = [("py:.*", r"(torch|onnx|onnxruntime)\..*")]
 PAGES = {
@@ -120,7 +127,16 @@ def find_in_package(app, env, node, contnode):
     return None
 
 
+def show_how_it_is_made(app, what, name, obj, options, signature, returns):
+    """Take the arguments of a class from its __init__ where its base is a stand-in."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        made = inspect.signature(partial(obj.__init__, None))
+        return stringify_signature(made, show_annotation=False), None
+    return None
+
+
 def setup(app):
-    """Connect the two."""
+    """Connect them."""
+    app.connect("autodoc-process-signature", show_how_it_is_made)
     app.connect("builder-inited", draw_the_demo)
     app.connect("missing-reference", find_in_package)

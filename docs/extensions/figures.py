@@ -176,7 +176,7 @@ def interpolation():
 
 def half_pixel():
     """A box of the image, and where each rule takes it to be on a map of stride 2."""
-    stride, box, count, unit = 2, (2, 5), 3, 40
+    stride, box, count, unit = 2, (2, 6), 3, 40
     drawing = Drawing("The same box with and without the half pixel", 340, 292)
 
     def row(y, size, words):
@@ -186,7 +186,7 @@ def half_pixel():
             drawing.rect(left, y, left + size, y + 32, "pixel")
             drawing.text(left + size / 2, y + 21, f"{pixel}", "value soft")
 
-    row(26, unit, "image, with a box from 2 to 5")
+    row(26, unit, "image, with a box from 2 to 6")
     drawing.rect(10 + box[0] * unit, 26, 10 + box[1] * unit, 58, "box")
     row(104, stride * unit, "feature map of stride 2")
     for place, aligned in enumerate((True, False)):
@@ -198,7 +198,8 @@ def half_pixel():
         for x in xs:
             drawing.dot(x, y + 16, f"sample {kind}")
     for x in box:
-        drawing.path([(10 + x * unit, 60), (10 + x * unit, 280)], "hair")
+        for above, below in ((60, 82), (104, 136), (164, 200), (230, 266)):  # words are left out
+            drawing.path([(10 + x * unit, above), (10 + x * unit, below)], "hair")
     return str(drawing)
 
 
