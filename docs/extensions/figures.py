@@ -290,10 +290,10 @@ def rounded():
 def border():
     """The value of a sample on its way over the rim of a map of five pixels."""
     pixels = np.array([[2.0, 4, 3, 5, 3]])
-    low, high, unit, foot, count = -2.0, 7.0, 36, 180, 720
+    low, high, unit, foot, count = -2.0, 7.0, 36, 152, 720
     values = pooled(pixels, (low, 0, high, 1), (1, count), sampling_ratio=1, aligned=True)[0]
     xs = low + (np.arange(count) + 0.5) * (high - low) / count
-    drawing = Drawing("The value of a sample that moves across a map of five pixels and beyond", 340, 222)
+    drawing = Drawing("The value of a sample that moves across a map of five pixels and beyond", 340, 190)
 
     def at(x, value):
         return 8 + (x - low) * unit, foot - 28 * value
