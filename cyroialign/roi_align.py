@@ -110,7 +110,7 @@ def roi_align(
 
     References
     ----------
-    .. [1] K. He, G. Gkioxari, P. Dollár, R. Girshick, "Mask R-CNN", ICCV 2017.
+    .. [1] He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
     .. [2] `mmcv.ops.RoIAlign <https://mmcv.readthedocs.io>`_ with ``pool_mode="max"``.
     .. [3] `RoiAlign <https://onnx.ai/onnx/operators/onnx__RoiAlign.html>`_ with ``mode="max"``.
 
