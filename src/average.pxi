@@ -254,6 +254,11 @@ cdef inline void find_lines(const RoI* roi, const Rows* rows, int* first, int* l
         last[0] -= 1
 
 
+cdef inline pooled* bins_of(const Call* call, const RoI* roi, Py_ssize_t channel) noexcept nogil:
+    """The bins of a RoI of a channels-first map, from a channel on."""
+    return call.output + (roi.row * call.channels + channel) * call.plan.bins_y * call.plan.bins_x
+
+
 cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, real* scratch) noexcept nogil:
     """Up to LANES channels, from `channel` on, of a channels-first map.
 
@@ -263,7 +268,7 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
     cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
     cdef const pixel* source = roi.level.map + (roi.image * call.channels + channel) * plane
-    cdef pooled* target = call.output + (roi.row * call.channels + channel) * bins
+    cdef pooled* target = bins_of(call, roi, channel)
     cdef int planes = <int> min(call.channels - channel, LANES)
     cdef Py_ssize_t step = call.slab * LANES, pitch = roi.strips * LANES
     cdef real* pixels = scratch  # columns, rows of the slab, channels
@@ -409,14 +414,13 @@ cdef void backward_planes(
     """
     cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t area = shape.bins_y * shape.bins_x, pitch = shape.bins_y * STRIPS * LANES
-    cdef const pooled* source = call.output + (roi.row * call.channels + rows.channel) * area
     cdef int planes = <int> rows.count
     cdef real* bins = scratch  # channels, bins of y, bins of x
     cdef real* lines = bins + area * LANES  # channels, bins of y, columns
     cdef real* target
     cdef Py_ssize_t first = shape.bins_y, last = 0, i, s, strips
     cdef int y, end, c, r, strip
-    cdef bint finite = fetch(bins, source, planes * area)
+    cdef bint finite = fetch(bins, bins_of(call, roi, rows.channel), planes * area)
     find_lines(roi, rows, &y, &end)
     for i in range(roi.y.begin[y], roi.y.begin[end]):
         first = min(first, roi.y.offset[i] // (STRIPS * LANES))

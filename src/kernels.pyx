@@ -227,11 +227,6 @@ cdef void sweep(
                 next = min(next, <Py_ssize_t> turn.roi.first_column[x])
 
 
-cdef inline void prefetch_gradient(const Call* call, const RoI* roi, const Rows* rows) noexcept nogil:
-    cdef Py_ssize_t bins = call.plan.bins_y * call.plan.bins_x
-    prefetch(call.output + (roi.row * call.channels + rows.channel) * bins, rows.count * bins * sizeof(pooled))
-
-
 cdef void backward_piece(
     const Call* call, Py_ssize_t piece, bint begin, bint end, int thread
 ) noexcept nogil:
@@ -240,6 +235,7 @@ cdef void backward_piece(
     cdef Py_ssize_t height = level.sampling.height, belt = piece % level.belts
     cdef Py_ssize_t image = piece // (level.belts * call.blocks)
     cdef Py_ssize_t channel = piece // level.belts % call.blocks * call.width
+    cdef Py_ssize_t area = call.plan.bins_y * call.plan.bins_x
     cdef Rows rows = rows_of(
         &level.sampling, call.channels, call.channels_last, image, channel, call.width,
         height * belt // level.belts, height * (belt + 1) // level.belts,
@@ -261,8 +257,8 @@ cdef void backward_piece(
             if call.channels_last:
                 backward_pixels(call, roi, sums, &summed, scratch)
             else:
-                if roi + 1 < last:
-                    prefetch_gradient(call, roi + 1, &rows)
+                if roi + 1 < last:  # its bins lie far from these: benchmarks/backward.py, P4-box
+                    prefetch_source(bins_of(call, roi + 1, rows.channel), rows.count * area * sizeof(pooled))
                 backward_planes(call, roi, sums, &summed, scratch)
         roi += 1
     if NARROW and end:

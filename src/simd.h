@@ -163,15 +163,23 @@ static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_n
 
 #endif
 
-/* Bring bytes into the cache that will soon be written. */
+/* Bring bytes into the cache that will soon be written, or read. */
+#ifdef __GNUC__
+#define PREFETCH(at, write) __builtin_prefetch(at, write)
+#else
+#define PREFETCH(at, write) ((void)(at))
+#endif
+
 static inline void prefetch(const void *to, ptrdiff_t bytes)
 {
-#ifdef __GNUC__
     for (ptrdiff_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch((const char *)to + i, 1);
-#else
-    (void)to, (void)bytes;
-#endif
+        PREFETCH((const char *)to + i, 1);
+}
+
+static inline void prefetch_source(const void *from, ptrdiff_t bytes)
+{
+    for (ptrdiff_t i = 0; i < bytes; i += 64)
+        PREFETCH((const char *)from + i, 0);
 }
 
 /* The largest number that each lane has met, and where: the first of equals. NaN is never greater. */
