@@ -116,5 +116,5 @@ def roi_align_boxes_backward(
         )
     if not rois.single:
         return target
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         return target.astype(np.float32)
