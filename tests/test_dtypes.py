@@ -172,10 +172,16 @@ def test_rounding_raises_no_floating_point_errors(dtype, name):
     with np.errstate(all="raise"):
         FORWARD[name](input, layout="NCHW")
         result = BACKWARD[name](gradient, input, layout="NCHW")
-        if name == "avg":
-            ca.roi_align_boxes_backward(gradient, input, BOXES, 1e-30)
     if name == "adaptive" and dtype == np.float16:
         assert np.isinf(result).any()
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_rounding_gradients_of_boxes_raises_no_floating_point_errors(dtype):
+    input, gradient = arrays(dtype_of(dtype))
+    with np.errstate(all="raise"):
+        result = ca.roi_align_boxes_backward(gradient, input, BOXES, 1e-44)
+    assert result.any()
 
 
 def test_gradients_of_uint8_are_refused():
