@@ -226,8 +226,9 @@ class MultiScaleRoIAlign(Settings):
         Parameters
         ----------
         x : mapping of str to (N, C, H_l, W_l) array
-            The maps, all float32 or all float64; (N, H_l, W_l, C) with ``layout="NHWC"``. Memory in the
-            order of either layout is read in place, if it is that of the first map.
+            The maps, all of one dtype of those that `roi_align` takes; (N, H_l, W_l, C) with
+            ``layout="NHWC"``. Memory in the order of either layout is read in place, if it is that of the
+            first map.
         boxes : list or tuple of N arrays (L_i, 4)
             For each image rows of (x1, y1, x2, y2), in pixels of the image.
         image_shapes : sequence of N (int, int)
@@ -236,8 +237,8 @@ class MultiScaleRoIAlign(Settings):
         Returns
         -------
         (K, C, height, width) ndarray
-            All boxes, image after image, of the dtype and memory order of the first map;
-            (K, height, width, C) with ``layout="NHWC"``.
+            All boxes, image after image, of the dtype of the maps, but float32 for uint8, and the memory
+            order of the first; (K, height, width, C) with ``layout="NHWC"``.
 
         Raises
         ------
@@ -277,15 +278,15 @@ class MultiScaleRoIAlign(Settings):
         Parameters
         ----------
         grad_output : (K, C, height, width) array
-            Gradient to the result, of the dtype of the maps; (K, height, width, C) with ``layout="NHWC"``.
+            Gradient to the result and of its dtype; (K, height, width, C) with ``layout="NHWC"``.
         x, boxes, image_shapes
             As in the call. Of the maps, shape and dtype count alone.
 
         Returns
         -------
         dict of str to ndarray
-            For each of `featmap_names` the gradient, of the shape of the map and the memory order of
-            `grad_output`; zeros where no box was pooled from.
+            For each of `featmap_names` the gradient, of the shape of the map and the dtype and memory order
+            of `grad_output`; zeros where no box was pooled from.
 
         Raises
         ------

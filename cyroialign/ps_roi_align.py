@@ -28,7 +28,7 @@ def ps_roi_align(
 
     Parameters
     ----------
-    input : (N, C * height * width, H, W) array of float32 or float64
+    input : (N, C * height * width, H, W) array of float32, float64, float16, bfloat16 or uint8
         Feature maps, with C channels for each bin; (N, H, W, C * height * width) with ``layout="NHWC"``.
         Memory in the order of either layout is read in place, so a transposed view costs nothing; other
         strides cost one copy.
@@ -56,7 +56,8 @@ def ps_roi_align(
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype and memory order of `input`; (K, height, width, C) with ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
+        ``layout="NHWC"``.
 
     Raises
     ------
@@ -83,6 +84,9 @@ def ps_roi_align(
     as `roi_align` reads it with ``aligned=True``. The rule is torchvision's, which always takes half a pixel
     off the scaled coordinates; to undo that, add ``0.5 / spatial_scale`` to them. A bin without samples,
     with adaptive sampling one of a box of zero or negative size, is 0; torchvision has NaN for zero sizes.
+
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes) or uint8 is what float32 gives,
+    rounded once to the dtype of the result. Such a map is copied as float32.
 
     Results have the same bits for every number of threads and every SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
@@ -134,7 +138,7 @@ def ps_roi_align_backward(
 
     Parameters
     ----------
-    grad_output : (K, C, height, width) array of float32 or float64
+    grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
         Gradient to the result of `ps_roi_align`; (K, height, width, C) with ``layout="NHWC"``.
     boxes, spatial_scale, sampling_ratio, batch_indices
         As given to `ps_roi_align`.

@@ -31,7 +31,7 @@ def roi_align(
 
     Parameters
     ----------
-    input : (N, C, H, W) array of float32 or float64
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
         in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
@@ -65,7 +65,8 @@ def roi_align(
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype and memory order of `input`; (K, height, width, C) with ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
+        ``layout="NHWC"``.
 
     Raises
     ------
@@ -103,6 +104,10 @@ def roi_align(
     bin with a NaN among its samples (or weighted neighbours) is NaN, but a neighbour of weight 0 counts as
     0 whatever it is. Of the samples of a bin between the same pixels, the first and the last on each axis are
     looked at: interpolation is linear between pixels, so that no other can be larger but by rounding.
+
+    The result of a map of float16 or bfloat16 (that of the package ml_dtypes) is what float32 gives, rounded
+    once, to nearest; that of uint8 is of float32, since a mean of bytes is none. The mean converts such maps
+    in registers, as it reads them; for a maximum they are copied as float32.
 
     Results have the same bits for every number of threads and every SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
@@ -173,7 +178,7 @@ def roi_align_backward(
 
     Parameters
     ----------
-    grad_output : (K, C, height, width) array of float32 or float64
+    grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
         Gradient to the result of `roi_align`; (K, height, width, C) with ``layout="NHWC"``.
     boxes, spatial_scale, sampling_ratio, aligned, batch_indices
         As given to `roi_align`.
@@ -181,7 +186,7 @@ def roi_align_backward(
         The shape of the feature map, in the order of `layout`.
     mode : {"avg", "max", "onnx_max"}, optional
         As given to `roi_align`.
-    input : array of shape `input_shape` and the dtype of `grad_output`
+    input : array of shape `input_shape` and the dtype of `grad_output`, or uint8 where that is float32
         The feature map. The gradient of the mean does not depend on it, and it may be left out; that of a
         maximum does. Memory in another order than that of `grad_output` costs one copy.
     layout, num_threads : optional
@@ -213,8 +218,9 @@ def roi_align_backward(
     or a bin has no samples, the gradient goes nowhere; of a NaN it goes to the first NaN. The winners
     are found again from `input`.
 
-    The sums run in an order that depends on the boxes alone, without atomic operations, so that the
-    result has the same bits for every number of threads and every SIMD level.
+    The sums of a gradient of float16 or bfloat16 are kept in float32, and rounded once in the end. They run
+    in an order that depends on the boxes alone, without atomic operations, so that the result has the same
+    bits for every number of threads and every SIMD level.
 
     Examples
     --------

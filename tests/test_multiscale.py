@@ -308,7 +308,11 @@ def test_refusals(change, error, parts):
     [
         (np.ones((5, 11, 7, 5), np.float32), ValueError, "one row for each of the 6 boxes|(5, 11, 7, 5)"),
         (np.ones((6, 10, 7, 5), np.float32), ValueError, "as many channels|(6, 10, 7, 5)"),
-        (np.ones((6, 11, 7, 5)), TypeError, "grad_output must have the dtype of what is pooled from x['p2'], float32|float64"),
+        (
+            np.ones((6, 11, 7, 5)),
+            TypeError,
+            "grad_output must have the dtype of what is pooled from x['p2'], float32|float64",
+        ),
         (None, TypeError, "grad_output must be|NoneType"),
     ],
 )
