@@ -57,7 +57,8 @@ cdef inline void weigh_tile(
     lanes* tile, const Work* work, Py_ssize_t channel, Py_ssize_t column, int t, int end, bint summed
 ) noexcept nogil:
     """`weigh` for one strip of a channels-first map: a vector a plane, up to LANES planes."""
-    cdef Py_ssize_t width = work.call.sampling.width, plane = work.call.sampling.height * width, c
+    cdef Py_ssize_t width = work.roi.level.sampling.width
+    cdef Py_ssize_t plane = work.roi.level.sampling.height * width, c
     cdef const real* map = work.map + channel * plane + column
     if work.n - channel >= LANES and width >= LANES:
         weigh(tile, LANES, map, plane, &work.roi.y.taps, t, end, summed)
@@ -101,8 +102,8 @@ cdef inline void read_line(const Work* work, int t, int end, bint summed, real* 
 
 cdef inline void add_line(const Work* work, int t, int end, bint summed, const real* line) noexcept nogil:
     """The transpose of `read_line`: adds the gradient of a line to the rows that are this piece's."""
-    cdef Py_ssize_t pitch = work.call.pitch, width = work.call.sampling.width
-    cdef Py_ssize_t plane = work.call.sampling.height * width, at, j, i, n
+    cdef Py_ssize_t pitch = work.call.pitch, width = work.roi.level.sampling.width
+    cdef Py_ssize_t plane = work.roi.level.sampling.height * width, at, j, i, n
     cdef const real* grad_line = work.grad_line
     cdef lanes largest[8]  # LANES, or four
     cdef lanes left[8]
@@ -243,7 +244,7 @@ cdef inline void share_bin(
 
 cdef void write_bins(const Work* work, Py_ssize_t y) noexcept nogil:
     """Write one row of bins."""
-    cdef Py_ssize_t width = work.call.sampling.bins_x, plane = work.call.sampling.bins_y * width
+    cdef Py_ssize_t width = work.call.bins_x, plane = work.call.bins_y * width
     cdef Py_ssize_t pitch = work.call.pitch, n = work.n, j = 0, at, x, i
     cdef lanes tile[LANES]
     while j < n:
@@ -268,7 +269,7 @@ cdef void write_bins(const Work* work, Py_ssize_t y) noexcept nogil:
 
 cdef void read_grad_bins(const Work* work, Py_ssize_t y) noexcept nogil:
     """Read the gradient of one row of bins, as `write_bins` writes them."""
-    cdef Py_ssize_t width = work.call.sampling.bins_x, plane = work.call.sampling.bins_y * width
+    cdef Py_ssize_t width = work.call.bins_x, plane = work.call.bins_y * width
     cdef Py_ssize_t pitch = work.call.pitch, n = work.n, j = 0, at, x, i
     cdef lanes tile[LANES]
     while j < n:
