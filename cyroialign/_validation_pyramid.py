@@ -12,10 +12,8 @@ from numpy.lib.npyio import NpzFile
 
 from cyroialign._validation import (
     MAX_LENGTH,
-    MODES,
     _kind,
     as_array,
-    choice,
     feature_map,
     list_of_boxes,
     same_dtype,
@@ -168,14 +166,6 @@ def map_names(value: Any) -> list[str]:
     if not names or len(set(names)) < len(names):
         raise ValueError(f"featmap_names must have one or more names, each once, got {names}")
     return names
-
-
-def average(mode: Any) -> str:
-    if choice(mode, "mode", MODES) != "avg":
-        raise ValueError(
-            f"mode must be 'avg' to pool from several levels, got {mode!r}; call roi_align level by level"
-        )
-    return "avg"
 
 
 def maps_of_levels(x: Any, names: Sequence[str]) -> list[np.ndarray]:

@@ -158,7 +158,7 @@ cdef int carry_out(
 
 
 cdef void forward_piece(const Call* call, Py_ssize_t piece, int thread) noexcept nogil:
-    cdef const Level* level = find_level(call, &piece)
+    cdef const Level* level = find_level(call.plan.levels, &piece)
     cdef Py_ssize_t part = piece % level.parts, belt = piece // level.parts % level.belts
     cdef Py_ssize_t channel = piece // (level.belts * level.parts) * call.width
     cdef real* scratch = call.scratch + thread * call.scratch_reals
@@ -231,7 +231,7 @@ cdef void backward_piece(
     const Call* call, Py_ssize_t piece, bint begin, bint end, int thread
 ) noexcept nogil:
     """Add the RoIs of a plan to rows of a gradient: begin with zeros; in the end the sums are rounded."""
-    cdef const Level* level = find_level(call, &piece)
+    cdef const Level* level = find_level(call.plan.levels, &piece)
     cdef Py_ssize_t height = level.sampling.height, belt = piece % level.belts
     cdef Py_ssize_t image = piece // (level.belts * call.blocks)
     cdef Py_ssize_t channel = piece // level.belts % call.blocks * call.width

@@ -153,16 +153,25 @@ cdef void make_plan(
     Plan* plan, const double* boxes, Py_ssize_t first, Py_ssize_t last, int threads
 ) noexcept nogil:
     """Plan the RoIs from `first` on, as many as there is room for before `last`."""
-    cdef Py_ssize_t i, level
+    cdef Py_ssize_t i
     plan.count = min(plan.capacity, last - first)
-    for i in range(plan.count):
-        level = plan.level_of_box[first + i] if plan.level_of_box != NULL else 0
-        plan.visits[i] = visit(&plan.levels[level].sampling, boxes, first + i)
-        plan.visits[i].level = level
-    qsort(plan.visits, plan.count, sizeof(Visit), compare_visits)
+    order_by_level(plan.visits, plan.levels, plan.level_of_box, boxes, first, plan.count)
     # Each iteration writes one RoI with its tables, and the draft of its thread.
     for i in prange(plan.count, num_threads=threads, schedule="static", use_threads_if=threads > 1):
         plan_roi(plan, boxes, i, threadid())
+
+
+cdef void order_by_level(
+    Visit* visits, const Level* levels, const Py_ssize_t* level_of_box, const double* boxes,
+    Py_ssize_t first, Py_ssize_t count,
+) noexcept nogil:
+    """The visits of `count` boxes from `first` on; level_of_box: NULL if all are of the first level."""
+    cdef Py_ssize_t i, level
+    for i in range(count):
+        level = level_of_box[first + i] if level_of_box != NULL else 0
+        visits[i] = visit(&levels[level].sampling, boxes, first + i)
+        visits[i].level = level
+    qsort(visits, count, sizeof(Visit), compare_visits)
 
 
 cdef Py_ssize_t visits_before(
