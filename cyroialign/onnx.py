@@ -166,14 +166,15 @@ class MaxRoiPool(RoiAlign):
 
     def _run(self, *inputs: np.ndarray, **attributes: Any) -> tuple[np.ndarray]:
         self._check_types(inputs)
-        return (roi_pool(*inputs, attributes["pooled_shape"], attributes["spatial_scale"]),)
+        features, rois = inputs
+        return (roi_pool(features, rois, attributes["pooled_shape"], attributes["spatial_scale"]),)
 
 
 class _Evaluator(ReferenceEvaluator):
     """Has the operators in the functions of a model too, which make evaluators of their class."""
 
-    def __init__(self, *args: Any, new_ops: Sequence[type[OpRun]] | None = None, **options: Any) -> None:
-        super().__init__(*args, new_ops=[RoiAlign, MaxRoiPool, *(new_ops or ())], **options)
+    def __init__(self, proto: Any, *, new_ops: Sequence[type[OpRun]] | None = None, **options: Any) -> None:
+        super().__init__(proto, new_ops=[RoiAlign, MaxRoiPool, *(new_ops or ())], **options)
 
 
 def _register(options: "onnxruntime.SessionOptions") -> None:
