@@ -58,9 +58,7 @@ def backward(
     """Check the arguments and sum the gradient to the map."""
     _validation.choice(layout, "layout", _validation.LAYOUTS)
     ratio = _validation.sampling_ratio(sampling_ratio)
-    grads, channels_last = _layout.in_kernel_order(
-        _validation.gradient(grad_output), layout
-    )
+    grads, channels_last = _layout.in_kernel_order(_validation.gradient(grad_output), layout)
     images, _, height, width = size = _layout.sizes(_validation.shape_of_input(input_shape), layout == "NHWC")
     rois = _boxes.read_boxes(boxes, batch_indices, images, grads.dtype, spatial_scale, not quantised)
     _validation.fitting_gradient(_layout.sizes(grads.shape, channels_last), len(rois.rows), size, True)
