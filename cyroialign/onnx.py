@@ -189,7 +189,7 @@ def _register(options: "onnxruntime.SessionOptions") -> None:
 def _copied(model: "onnx.ModelProto | bytes | str | os.PathLike[str]") -> tuple[onnx.ModelProto, str | None]:
     """Return a model to change, without external data, and the folder that has these."""
     if isinstance(model, str | os.PathLike):
-        path = pathlib.Path(model).resolve()
+        path = pathlib.Path(model)
         return onnx.load(path, load_external_data=False), str(path.parent)
     if isinstance(model, bytes):
         return onnx.load_from_string(model), None

@@ -44,40 +44,22 @@ def run_theirs(model, feed):
 
 
 def graph_with_convolutions():
-    """A small detector's shape: convolutions, RoiAlign of their map, a convolution of the crops."""
+    """A small detector's shape: a convolution, RoiAlign of its map, a convolution of the crops."""
+    detector = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 16]>
+        detector (float[n, 3, h, w] x, float[k, 4] boxes, int64[k] images) => (float[k, 4, p, q] y)
+        {
+            linear = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (x, stem)
+            features = Relu (linear)
+            crops = RoiAlign <output_height = 7, output_width = 7, spatial_scale = 0.5, sampling_ratio = 2>
+                (features, boxes, images)
+            y = Conv (crops, head)
+        }""")
     rng = np.random.default_rng(1)
-    weights = {"stem": (16, 3, 3, 3), "head": (4, 16, 3, 3)}
-    return onnx.helper.make_model(
-        onnx.helper.make_graph(
-            [
-                onnx.helper.make_node("Conv", ["x", "stem"], ["map"], strides=[2, 2], pads=[1, 1, 1, 1]),
-                onnx.helper.make_node("Relu", ["map"], ["features"]),
-                onnx.helper.make_node(
-                    "RoiAlign",
-                    ["features", "boxes", "images"],
-                    ["crops"],
-                    output_height=7,
-                    output_width=7,
-                    spatial_scale=0.5,
-                    sampling_ratio=2,
-                ),
-                onnx.helper.make_node("Conv", ["crops", "head"], ["y"]),
-            ],
-            "detector",
-            [
-                onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"]),
-                onnx.helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, ["k", 4]),
-                onnx.helper.make_tensor_value_info("images", onnx.TensorProto.INT64, ["k"]),
-            ],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-            [
-                onnx.numpy_helper.from_array(rng.standard_normal(shape, np.float32) / 9, name)
-                for name, shape in weights.items()
-            ],
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", 16)],
-        ir_version=8,
-    )
+    for name, shape in (("stem", (16, 3, 3, 3)), ("head", (4, 16, 3, 3))):
+        weights = rng.standard_normal(shape, np.float32) / 9
+        detector.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
+    return detector
 
 
 IMAGE = np.random.default_rng(2).standard_normal((2, 3, 64, 96), np.float32)

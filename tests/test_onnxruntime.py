@@ -64,10 +64,15 @@ def test_forms_of_models(form, tmp_path):
     np.testing.assert_allclose(evaluate(given[form](), feed), expected, rtol=0, atol=1e-5)
 
 
-def test_relative_path(tmp_path, monkeypatch):
-    detector = graph_with_convolutions()
-    (tmp_path / "models").mkdir()
-    onnx.save(detector, tmp_path / "models/m.onnx", save_as_external_data=True, size_threshold=1)
+def test_relative_path_and_link(tmp_path, monkeypatch):
+    """The weights lie beside the path as it is given, as where a cache of models links to its files."""
+    for folder in ("models", "files"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "models")
+    onnx.save(graph_with_convolutions(), "m.onnx", save_as_external_data=True, size_threshold=1)
+    assert run("m.onnx", FEED | {"x": IMAGE}).shape == (30, 4, 5, 5)
+    file = (tmp_path / "models/m.onnx").rename(tmp_path / "files/m.onnx")
+    (tmp_path / "models/m.onnx").symlink_to(file)
     monkeypatch.chdir(tmp_path)
     assert run("models/m.onnx", FEED | {"x": IMAGE}).shape == (30, 4, 5, 5)
 

@@ -19,6 +19,7 @@ TOPICS = (
     "layouts",
     "memory",
     "multiscale",
+    "onnx_graph",
     "pooling",
     "threads",
 )
