@@ -191,9 +191,16 @@ cdef int check(OrtApi* api, OrtStatus* status) except -1:
 
 cdef OrtStatus* failure(OrtApi* api, error) noexcept:
     """The error for the runtime to report; those of arguments in their own words."""
-    if isinstance(error, (TypeError, ValueError)):
-        return api.CreateStatus(ORT_INVALID_ARGUMENT, str(error).encode())
-    return api.CreateStatus(ORT_FAIL, f"{type(error).__name__}: {error}".encode())
+    cdef int code = ORT_FAIL
+    try:
+        text = str(error)
+        if isinstance(error, (TypeError, ValueError)):
+            code = ORT_INVALID_ARGUMENT
+        else:
+            text = f"{type(error).__name__}: {text}"
+        return api.CreateStatus(code, text.encode(errors="replace"))
+    except BaseException:  # NULL, which Cython would return, means success
+        return api.CreateStatus(ORT_FAIL, b"an error of cyroialign, which could not be told")
 
 
 for _index, _type in enumerate(number for number in _NAMES if number != TENSOR_INT64):

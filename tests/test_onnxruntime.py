@@ -1,6 +1,8 @@
 """Sessions of ONNX Runtime: what they are made of, what they share and copy, and what they refuse."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -222,23 +224,70 @@ def test_many_threads_at_once():
     assert all(result == expected for number in range(4) for result in results[number])
 
 
-def test_sessions_are_freed(run_python):
-    """Sessions that end before and after Python; the second would crash if it were released."""
+def test_errors_that_cannot_be_told(monkeypatch):
+    class SpeechlessError(Exception):
+        def __str__(self):
+            raise ZeroDivisionError
+
+    def fail(*args, **settings):
+        raise SpeechlessError
+
+    crop = session(model())
+    monkeypatch.setattr(adapter, "roi_align", fail)
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail, match="could not be told"):
+        crop.run(None, FEED)
+
+
+def test_nodes_are_freed_with_their_session(monkeypatch):
+    nodes, prepare = [], adapter._prepare
+
+    def remember(attributes):
+        compute = prepare(attributes)
+        nodes.append(weakref.ref(compute))
+        return compute
+
+    monkeypatch.setattr(adapter, "_prepare", remember)
+    crop = session(model())
+    crop.run(None, FEED)
+    assert nodes[0]() is not None
+    del crop
+    gc.collect()
+    assert nodes[0]() is None
+
+
+def test_session_that_outlives_python(run_python):
     run_python("""
-        import gc, numpy as np, onnx, cyroialign.onnx
+        import numpy as np, onnx, cyroialign.onnx
         model = onnx.parser.parse_model('''
             <ir_version: 8, opset_import: ["": 16]>
             crop (float[n, c, h, w] x, float[k, 4] boxes, int64[k] images) => (float[k, c, p, q] y)
             { y = RoiAlign (x, boxes, images) }''')
-        for _ in range(3):
-            kept = cyroialign.onnx.inference_session(model)
-        gc.collect()
+        kept = cyroialign.onnx.inference_session(model)
+        kept.itself = kept
         kept.run(None, {
             "x": np.ones((1, 1, 4, 4), np.float32),
             "boxes": np.ones((1, 4), np.float32),
             "images": np.zeros(1, np.int64),
         })
     """)
+
+
+def test_threads_of_the_runtime():
+    """Nodes that the runtime runs side by side, on threads that Python does not know."""
+    two = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 16]>
+        crop (float[n, c, h, w] x, float[k, 4] boxes, int64[k] images)
+            => (float[k, c, p, q] y, float[k, c, p, q] z)
+        { y = RoiAlign (x, boxes, images) z = RoiAlign <mode = "max"> (x, boxes, images) }""")
+    options = onnxruntime.SessionOptions()
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.inter_op_num_threads = 2
+    outputs = session(two, sess_options=options).run(None, FEED)
+    for output, mode in zip(outputs, ["avg", "onnx_max"], strict=True):
+        expected = roi_align(
+            FEATURES, FEED["boxes"], 1, aligned=True, batch_indices=FEED["images"], mode=mode
+        )
+        assert output.tobytes() == expected.tobytes()
 
 
 def test_the_core_does_not_import_it(run_python):
