@@ -157,6 +157,7 @@ setup(
     ext_modules=cythonize(
         [
             Extension("cyroialign._kernels._runtime", ["src/runtime.pyx"]),
+            Extension("cyroialign._kernels._onnxruntime", ["src/onnxruntime.pyx"]),
             Extension(MEMORYVIEWS, ["build/kernels/_memoryviews.c"]),
             *kernel_extensions(),
         ],

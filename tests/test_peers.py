@@ -1,4 +1,4 @@
-"""Agreement with ONNX Runtime, ONNX's own test cases, and the values that detectron2 tests itself with.
+"""Agreement with ONNX Runtime, and the values that detectron2 tests itself with.
 
 onnx and onnxruntime are test requirements, but there are platforms without wheels of them (musl, new
 versions of Python): there the tests that need them are skipped and the literal values remain.
@@ -61,31 +61,6 @@ def test_onnxruntime(aligned, sampling_ratio, dtype, mode):
         rtol=0,
         atol=tolerance,
     )
-
-
-@pytest.mark.parametrize("name", ["roialign_aligned_false", "roialign_aligned_true", "roialign_mode_max"])
-def test_onnx_node_cases(name, monkeypatch):
-    pytest.importorskip("onnx")
-    from onnx.backend.test.case.node import roialign
-
-    cases = []
-    monkeypatch.setattr(roialign, "expect", lambda node, **case: cases.append((node, case)))
-    getattr(roialign.RoiAlign, f"export_{name}")()
-    [(node, case)] = cases
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    input, boxes, batch_indices = case["inputs"]
-    largest = "mode" in attributes and attributes["mode"].s == b"max"
-    output = roi_align(
-        input,
-        boxes,
-        (attributes["output_height"].i, attributes["output_width"].i),
-        attributes["spatial_scale"].f,
-        attributes["sampling_ratio"].i,
-        attributes["coordinate_transformation_mode"].s == b"half_pixel",
-        batch_indices=batch_indices,
-        mode="onnx_max" if largest else "avg",
-    )
-    np.testing.assert_allclose(output, case["outputs"][0], rtol=0, atol=1e-4)  # the case has 4 digits
 
 
 @pytest.mark.parametrize(("aligned", "corner"), [(False, 7.5), (True, 4.5)])
