@@ -213,7 +213,7 @@ def pairs(numbers: Sequence[int]) -> list[Sequence[int]]:
 def by_image(boxes: Tensor, images: int) -> list[np.ndarray]:
     """Take apart the boxes of each image, which follow one another."""
     rows = to_array(boxes)
-    return np.split(rows[:, 1:], np.searchsorted(rows[:, 0], np.arange(1, images)))
+    return np.split(rows[:, 1:], np.searchsorted(rows[:, 0], np.arange(1, images)))[:images]
 
 
 def in_order_of(given: Tensor, shape: Sequence[int]) -> Tensor:
@@ -228,14 +228,14 @@ def in_order_of(given: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def like_bins(input: Tensor, boxes: Tensor, output_size: Sequence[int], *settings: Any) -> Tensor:
-    return in_order_of(input, (len(boxes), input.shape[1], *output_size))
+    return in_order_of(input, (boxes.shape[0], input.shape[1], *output_size))
 
 
 def like_position_sensitive_bins(
     input: Tensor, boxes: Tensor, output_size: Sequence[int], *settings: Any
 ) -> Tensor:
     channels = input.shape[1] // math.prod(output_size)
-    return in_order_of(input, (len(boxes), channels, *output_size))
+    return in_order_of(input, (boxes.shape[0], channels, *output_size))
 
 
 def like_map(grad_output: Tensor, boxes: Tensor, input_shape: Sequence[int], *settings: Any) -> Tensor:

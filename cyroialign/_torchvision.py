@@ -1,6 +1,7 @@
 """Kernels for torchvision's own operators, in the place of those that it came with."""
 
 import threading
+import warnings
 from typing import Any
 
 import torch
@@ -58,9 +59,9 @@ def accelerate_torchvision() -> Acceleration:
 
     Notes
     -----
-    Results differ from torchvision's in the rounding of sums, and as `cyroialign.torch` says at its head: a box
-    that is not finite is a ValueError. Boxes get no gradient, as torchvision asks for none. The result of a
-    channels_last map is contiguous, as torchvision's is, which costs a copy of the result.
+    Results differ from torchvision's in the rounding of sums, and as `cyroialign.torch` says at its head: a
+    box that is not finite is a ValueError. Boxes get no gradient, as torchvision asks for none. The result of
+    a channels_last map is contiguous, as torchvision's is, which costs a copy of the result.
 
     Examples
     --------
@@ -76,8 +77,10 @@ def _register() -> Any:
     import torchvision  # noqa: F401  defines the operators
 
     library = torch.library.Library("torchvision", "IMPL")
-    library.impl("roi_align", _roi_align, "CPU")
-    library.impl("_roi_align_backward", _roi_align_backward, "CPU")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel", UserWarning)
+        library.impl("roi_align", _roi_align, "CPU")
+        library.impl("_roi_align_backward", _roi_align_backward, "CPU")
     return library
 
 

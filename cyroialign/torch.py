@@ -12,8 +12,8 @@ names:
   has no values, gives such a result; one on any other device is refused.
 
 Gradients go to the maps, and from `roi_align` and `MultiScaleRoIAlign` to the boxes too, as
-`cyroialign.roi_align_boxes_backward` defines them. The gradient to the maps can be differentiated again, also to
-the boxes. That of `roi_pool` cannot, as in torchvision, nor can that to the boxes: NotImplementedError.
+`cyroialign.roi_align_boxes_backward` defines them. The gradient to the maps can be differentiated again, to
+boxes as well. That of `roi_pool` cannot, as in torchvision, nor can that to the boxes: NotImplementedError.
 
 What torchvision 0.29 does otherwise:
 
@@ -261,7 +261,7 @@ class MultiScaleRoIAlign(nn.Module):
             All boxes, image after image, of the dtype and memory order of the first map.
         """
         maps = _validation_pyramid.values_of(x, self.featmap_names)
-        _validation_pyramid.boxes_by_image(boxes, len(maps[0]))
+        _validation_pyramid.boxes_by_image(boxes, maps[0].shape[0])
         return operators.roi_align_levels(
             maps,
             _rows(boxes, maps),
@@ -290,7 +290,7 @@ def _rows(boxes: Tensor | Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
             )
     if isinstance(boxes, Tensor):
         return boxes
-    _validation.list_of_boxes(boxes, None, len(maps[0]))
+    _validation.list_of_boxes(boxes, None, maps[0].shape[0])
     for image, one in enumerate(boxes):
         _validation.box_shape(tuple(one.shape), f"boxes[{image}]", 4)
     if not boxes:
