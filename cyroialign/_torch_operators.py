@@ -315,17 +315,21 @@ def differentiate_winners(ctx: Any, grad_output: Tensor) -> Any:
     return roi_pool_backward(grad_output, *ctx.saved_tensors, *ctx.settings), None, None, None
 
 
-def refuse(what: str) -> Any:
-    def differentiate(ctx: Any, *gradients: Tensor) -> Any:
-        raise NotImplementedError(f"cyroialign.torch: {what} cannot be differentiated once more")
+def differentiate_winners_again(ctx: Any, grad_input: Tensor) -> Any:
+    """To `input` it is 0, as a small change changes no winner."""
+    if ctx.needs_input_grad[0]:
+        raise NotImplementedError("the gradient of roi_pool cannot be differentiated once more")
+    return None, None, None, None, None
 
-    return differentiate
+
+def refuse(ctx: Any, grad_boxes: Tensor) -> Any:
+    raise NotImplementedError("the gradient of RoIAlign to its boxes cannot be differentiated once more")
 
 
 linear(roi_align, roi_align_backward, roi_align_boxes_backward)
 linear(roi_align_levels, roi_align_levels_backward, roi_align_levels_boxes_backward)
 linear(ps_roi_align, ps_roi_align_backward)
 roi_pool.register_autograd(differentiate_winners, setup_context=keep_winners)
-roi_pool_backward.register_autograd(refuse("the gradient of roi_pool"))
-roi_align_boxes_backward.register_autograd(refuse("the gradient of roi_align to the boxes"))
-roi_align_levels_boxes_backward.register_autograd(refuse("the gradient of MultiScaleRoIAlign to the boxes"))
+roi_pool_backward.register_autograd(differentiate_winners_again)
+roi_align_boxes_backward.register_autograd(refuse)
+roi_align_levels_boxes_backward.register_autograd(refuse)

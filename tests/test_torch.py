@@ -319,28 +319,39 @@ def test_gradcheck_of_the_gradient_to_levels():
     assert gradcheck(function, [grad_output, corners])
 
 
-def gradient_penalty(pool, *wanted):
-    """Differentiate the gradient to `wanted`."""
-    gradients = torch.autograd.grad(pool.sum(), wanted, create_graph=True)
+def gradient_penalty(output, *wanted):
+    """Differentiate the gradient of a loss, which is not linear in the output, to `wanted`."""
+    gradients = torch.autograd.grad(output.square().sum(), wanted, create_graph=True)
     sum(one.square().sum() for one in gradients).backward()
 
 
 def test_second_derivatives_that_there_are():
     input, corners = random((2, 3, 8, 9), torch.float64).requires_grad_(), smooth_boxes(True)
     gradient_penalty(roi_align(input, with_images(corners), BINS), input)
+    assert input.grad.abs().max() > 0.1
     assert corners.grad.abs().max() > 0.1
 
 
 def test_second_derivatives_that_there_are_not():
     input, corners = random((2, 3, 8, 9), torch.float64).requires_grad_(), smooth_boxes(True)
-    with pytest.raises(NotImplementedError, match="gradient of roi_align to the boxes"):
+    with pytest.raises(NotImplementedError, match="gradient of RoIAlign to its boxes"):
         gradient_penalty(roi_align(input, with_images(corners), BINS), corners)
-    with pytest.raises(NotImplementedError, match="gradient of roi_pool"):
-        gradient_penalty(roi_pool(input, with_images(smooth_boxes()), BINS), input)
     x = {name: one.requires_grad_() for name, one in pyramid().items()}
     boxes = [one.requires_grad_() for one in boxes_of_levels()]
-    with pytest.raises(NotImplementedError, match="gradient of MultiScaleRoIAlign to the boxes"):
+    with pytest.raises(NotImplementedError, match="gradient of RoIAlign to its boxes"):
         gradient_penalty(pooler()(x, boxes, IMAGES), *boxes)
+    with pytest.raises(NotImplementedError, match="gradient of roi_pool"):
+        gradient_penalty(roi_pool(input, with_images(smooth_boxes()), BINS), input)
+
+
+def test_winners_do_not_change():
+    """Of what is linear in the output of roi_pool, the second derivative is 0."""
+    input = random((2, 3, 8, 9), torch.float64).requires_grad_()
+    output = roi_pool(input, with_images(smooth_boxes()), BINS)
+    [gradient] = torch.autograd.grad(output.sum(), input, create_graph=True)
+    [second] = torch.autograd.grad(gradient.square().sum(), input, allow_unused=True)
+    assert gradient.abs().max() > 0
+    assert second is None
 
 
 def test_no_gradient_to_boxes_as_in_torchvision():
@@ -426,9 +437,10 @@ def alike(results, expected):
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
-def test_compile(order):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.heavy)])
+def test_compile(backend, order):
     torch.compiler.reset()
-    traced = torch.compile(Detector(), fullgraph=True, backend="aot_eager")
+    traced = torch.compile(Detector(), fullgraph=True, backend=backend)
     for count in (3, 2, 1):  # the second makes the number of boxes a symbol
         alike(detected(traced, count, order), detected(Detector(), count, order))
 
