@@ -84,9 +84,12 @@ def delivered(
 ) -> np.ndarray:
     """The result of a call, of the given type, once the kernels have filled its target."""
     result = in_layout(target, layout, channels_last)
+    if out is None and result.dtype == dtype:
+        return result
+    if out is not None and (target is out or np.may_share_memory(out, target)):
+        return out
     with np.errstate(over="ignore", under="ignore"):  # what float16 cannot hold becomes infinite, or 0
         if out is None:
-            return result.astype(dtype, copy=False)
-        if target is not out and not np.may_share_memory(out, target):
-            np.copyto(out, result, casting="unsafe")
+            return result.astype(dtype)
+        np.copyto(out, result, casting="unsafe")
     return out

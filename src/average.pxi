@@ -350,7 +350,7 @@ cdef inline void expand_taps(
     real* target, Py_ssize_t pitch, const real* bins, const Sampling* shape, int planes,
     Py_ssize_t first, Py_ssize_t last, const Band* band, int t, int taps, bint add, bint finite,
 ) noexcept nogil:
-    """`expand` with one to four taps from `t` on; taps, add and finite are constants where this is inlined."""
+    """`expand` with one to four taps from `t` on; taps, add and finite are constants where it is inlined."""
     cdef const Py_ssize_t* offset = band.offset + t
     cdef const real* weight = band.weight + t * LANES
     cdef Py_ssize_t a = offset[0], b = offset[1 if taps > 1 else 0]
@@ -440,7 +440,9 @@ cdef void backward_planes(
                 target = sums + (roi.map_row[i] - rows.first) * shape.width
                 target += roi.run[r].column + s * LANES
                 if shape.width >= LANES:
-                    blend[real](target, rows.pitch, lines, pitch, planes, strips, &roi.y, <int> i, True, False)
+                    blend[real](
+                        target, rows.pitch, lines, pitch, planes, strips, &roi.y, <int> i, True, False
+                    )
                 else:
                     for c in range(planes):
                         blend_first[real](
