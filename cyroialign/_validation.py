@@ -14,6 +14,8 @@ MODES = ("avg", "max", "onnx_max")
 LAYOUTS = ("NCHW", "NHWC")
 MAX_SAMPLING_RATIO = 32767
 FLOAT32_RANGE = (2.0**-150, 2.0**128 - 2.0**103)  # what lies between, rounds to a float32 above 0 and finite
+CPU_DEVICES = (1, 3, 11, 13)  # of DLPack: the CPU, and memory that CUDA and ROCm share with it
+DEVICES = {2: "CUDA device", 8: "Metal device", 10: "ROCm device", 14: "oneAPI device"}
 MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
 
 
@@ -86,18 +88,44 @@ def as_array(value: Any, name: str) -> np.ndarray:
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, and RoIAlign has no use for a mask; fill it first")
-    try:
-        if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
-            return np.asarray(value)
-        if hasattr(value, "__dlpack__"):
-            return np.from_dlpack(value)
-        return np.asarray(memoryview(value))
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(
-            f"{name} must be a NumPy array or something that NumPy can view (__array__, __dlpack__ or the "
-            f"buffer protocol), got {_kind(value)}: {error}"
+            f"{name} is a masked array, whose mask would have no effect: give {name}.filled(value), or "
+            f"{name}.data to use what the mask hides"
+        )
+    if getattr(value, "requires_grad", False) is True:
+        raise TypeError(
+            f"{name} requires grad, and no gradient is recorded here: give {name}.detach(), or call "
+            "the functions of cyroialign.torch"
+        )
+    try:
+        return _view(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        hint = ""
+        if str(getattr(value, "dtype", "")).endswith("bfloat16"):
+            hint = "; NumPy has no bfloat16: give a view as int16, viewed again as ml_dtypes.bfloat16"
+        raise TypeError(
+            f"{name} must be a NumPy array or something that NumPy can view (__dlpack__, "
+            f"__array_interface__, __array__ or the buffer protocol), got {_kind(value)}: {error}{hint}"
         ) from error
+
+
+def _view(value: Any) -> np.ndarray:
+    """View by the first protocol that the object has and can keep; __array__ alone may copy."""
+    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array_interface__"):
+        return np.asarray(value)
+    if hasattr(value, "__dlpack__"):
+        device, number = value.__dlpack_device__()
+        if device not in CPU_DEVICES:
+            where = f"{DEVICES.get(device, f'DLPack device type {int(device)}')} {number}"
+            raise ValueError(f"it is in the memory of {where}; copy it to that of the CPU")
+        try:
+            return np.from_dlpack(value)
+        except (TypeError, ValueError, RuntimeError, BufferError):
+            if not hasattr(value, "__array__"):
+                raise
+    if hasattr(value, "__array__"):
+        return np.asarray(value)
+    return np.asarray(memoryview(value))
 
 
 def feature_map(value: Any, name: str, types: Sequence[str] = _dtypes.MAPS) -> np.ndarray:
@@ -197,11 +225,15 @@ def box_array(value: Any, name: str, columns: int) -> np.ndarray:
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}")
-    if array.ndim != 2 or array.shape[1] != columns:
-        hint = "; (K, 4) needs batch_indices" if columns == 5 and array.shape[1:] == (4,) else ""
-        rows = "L" if name.endswith("]") else "K"
-        raise ValueError(f"{name} must have shape ({rows}, {columns}), got {array.shape}{hint}")
+    box_shape(array.shape, name, columns)
     return array
+
+
+def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
+    if len(shape) != 2 or shape[1] != columns:
+        hint = "; (K, 4) needs batch_indices" if columns == 5 and shape[1:] == (4,) else ""
+        rows = "L" if name.endswith("]") else "K"
+        raise ValueError(f"{name} must have shape ({rows}, {columns}), got {shape}{hint}")
 
 
 def batch_index_array(value: Any, rows: int) -> np.ndarray:
@@ -252,7 +284,7 @@ def output_array(
     out: Any, shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...], inputs: Sequence[np.ndarray]
 ) -> np.ndarray:
     """Check `out`; it is C-contiguous as it is or with its axes in the given order, that of the result."""
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a NumPy array, got {_kind(out)}")
     if out.dtype != dtype:
         raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")

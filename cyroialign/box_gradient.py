@@ -83,7 +83,7 @@ def roi_align_boxes_backward(
 
     References
     ----------
-    .. [1] B. Jiang, R. Luo, J. Mao, T. Xiao, Y. Jiang, "Acquisition of Localization Confidence for Accurate
+    .. [1] Jiang, Luo, Mao, Xiao, Jiang, "Acquisition of Localization Confidence for Accurate
        Object Detection", ECCV 2018.
 
     Examples

@@ -94,9 +94,9 @@ def ps_roi_align(
 
     References
     ----------
-    .. [1] J. Dai, Y. Li, K. He, J. Sun, "R-FCN: Object Detection via Region-based Fully Convolutional
+    .. [1] Dai, Li, He, Sun, "R-FCN: Object Detection via Region-based Fully Convolutional
        Networks", NeurIPS 2016.
-    .. [2] Y. Li et al., "Light-Head R-CNN: In Defense of Two-Stage Object Detector", 2017.
+    .. [2] Li et al., "Light-Head R-CNN: In Defense of Two-Stage Object Detector", 2017.
 
     Examples
     --------

@@ -99,7 +99,7 @@ def ps_roi_pool(
 
     References
     ----------
-    .. [1] J. Dai, Y. Li, K. He, J. Sun, "R-FCN: Object Detection via Region-based Fully Convolutional
+    .. [1] Dai, Li, He, Sun, "R-FCN: Object Detection via Region-based Fully Convolutional
        Networks", NeurIPS 2016.
 
     Examples

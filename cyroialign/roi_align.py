@@ -109,13 +109,27 @@ def roi_align(
     once, to nearest; that of uint8 is of float32, since a mean of bytes is none. The mean converts such maps
     in registers, as it reads them; for a maximum they are copied as float32.
 
+    The rules and defaults are torchvision's. What other libraries compute by default, or when asked to:
+
+    - detectron2 (ROIAlignV2), MMCV, PaddlePaddle: ``aligned=True``.
+    - ONNX, onnxruntime: a ``coordinate_transformation_mode`` of "half_pixel", the default since opset 16, is
+      ``aligned=True``; "output_half_pixel", and any RoiAlign of an older opset, is ``aligned=False``. Its
+      ``sampling_ratio`` means the same, 0 being adaptive, and its mode "max" is ``mode="onnx_max"``. The
+      ReferenceEvaluator of the package onnx takes half a pixel off in any opset.
+    - OpenVINO: "asymmetric" is ``aligned=False`` and "half_pixel_for_nn" ``aligned=True``. "half_pixel" takes
+      the half pixel off before and after scaling: ``aligned=True`` with 0.5 added to every coordinate.
+    - Maxima: MMCV's starts at -10000 and OpenVINO's at 0, which hides smaller values; here none is hidden.
+      ``np.maximum(output, 0)`` is OpenVINO's.
+    - An aligned box without area that has no samples is NaN in OpenVINO and PaddlePaddle, and 0 here.
+    - TensorFlow's ``crop_and_resize`` is no RoIAlign: it takes one sample a bin, from corner to corner.
+
     Results have the same bits for every number of threads and every SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
     the map. A NaN or infinity reaches only the bins that sample one of its neighbours.
 
     References
     ----------
-    .. [1] K. He, G. Gkioxari, P. Dollár, R. Girshick, "Mask R-CNN", ICCV 2017.
+    .. [1] He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
     .. [2] `mmcv.ops.RoIAlign <https://mmcv.readthedocs.io>`_ with ``pool_mode="max"``.
     .. [3] `RoiAlign <https://onnx.ai/onnx/operators/onnx__RoiAlign.html>`_ with ``mode="max"``.
 

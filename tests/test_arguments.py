@@ -1,6 +1,5 @@
-"""Every way to say the same call gives the same bits: box formats, `out`, memory orders, array-likes."""
+"""Every way to say the same call gives the same bits: box formats, `out`, memory orders."""
 
-import array
 import tracemalloc
 
 import numpy as np
@@ -153,51 +152,6 @@ def test_out_beside_an_input():
     roi_align(input, BOXES, BINS, out=out)
     assert out.tobytes() == roi_align(INPUT, BOXES, BINS).tobytes()
     assert (input == INPUT).all()
-
-
-class ArrayOnly:
-    """Offers __array__."""
-
-    def __init__(self, wrapped):
-        self.wrapped = wrapped
-
-    def __array__(self, dtype=None, copy=None):
-        return self.wrapped
-
-
-class DLPackOnly:
-    """Offers __dlpack__."""
-
-    def __init__(self, wrapped):
-        self.wrapped = wrapped
-
-    def __dlpack__(self, **options):
-        return self.wrapped.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.wrapped.__dlpack_device__()
-
-
-class InterfaceOnly:
-    """Offers __array_interface__."""
-
-    def __init__(self, wrapped):
-        self.wrapped, self.__array_interface__ = wrapped, wrapped.__array_interface__
-
-
-@pytest.mark.parametrize("like", [memoryview, ArrayOnly, DLPackOnly, InterfaceOnly])
-def test_array_likes(like):
-    assert roi_align(like(INPUT), like(BOXES), BINS).tobytes() == roi_align(INPUT, BOXES, BINS).tobytes()
-    gradient = roi_align_backward(like(GRAD_OUTPUT), like(BOXES), SHAPE, input=like(INPUT))
-    assert gradient.tobytes() == roi_align_backward(GRAD_OUTPUT, BOXES, SHAPE).tobytes()
-    per_image = [like(np.ascontiguousarray(one)) for one in of_images(BOXES)]
-    assert roi_align(INPUT, per_image, BINS).tobytes() == roi_align(INPUT, BOXES, BINS).tobytes()
-
-
-def test_array_of_the_standard_library_as_batch_indices():
-    images = array.array("i", BOXES[:, 0].astype(int))
-    output = roi_align(INPUT, BOXES[:, 1:], BINS, batch_indices=images)
-    assert output.tobytes() == roi_align(INPUT, BOXES, BINS).tobytes()
 
 
 def test_class():

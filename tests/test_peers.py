@@ -1,4 +1,4 @@
-"""Agreement with ONNX Runtime, ONNX's own test cases, and the values that detectron2 tests itself with.
+"""Agreement with ONNX Runtime, and the values that detectron2 tests itself with.
 
 onnx and onnxruntime are test requirements, but there are platforms without wheels of them (musl, new
 versions of Python): there the tests that need them are skipped and the literal values remain.
@@ -63,31 +63,6 @@ def test_onnxruntime(aligned, sampling_ratio, dtype, mode):
     )
 
 
-@pytest.mark.parametrize("name", ["roialign_aligned_false", "roialign_aligned_true", "roialign_mode_max"])
-def test_onnx_node_cases(name, monkeypatch):
-    pytest.importorskip("onnx")
-    from onnx.backend.test.case.node import roialign
-
-    cases = []
-    monkeypatch.setattr(roialign, "expect", lambda node, **case: cases.append((node, case)))
-    getattr(roialign.RoiAlign, f"export_{name}")()
-    [(node, case)] = cases
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    input, boxes, batch_indices = case["inputs"]
-    largest = "mode" in attributes and attributes["mode"].s == b"max"
-    output = roi_align(
-        input,
-        boxes,
-        (attributes["output_height"].i, attributes["output_width"].i),
-        attributes["spatial_scale"].f,
-        attributes["sampling_ratio"].i,
-        attributes["coordinate_transformation_mode"].s == b"half_pixel",
-        batch_indices=batch_indices,
-        mode="onnx_max" if largest else "avg",
-    )
-    np.testing.assert_allclose(output, case["outputs"][0], rtol=0, atol=1e-4)  # the case has 4 digits
-
-
 @pytest.mark.parametrize(("aligned", "corner"), [(False, 7.5), (True, 4.5)])
 def test_detectron2_arange(aligned, corner):
     output = roi_align(ARANGE, np.array([[0, 1, 1, 3, 3]], np.float32), 4, aligned=aligned)
@@ -111,3 +86,34 @@ def test_detectron2_resized():
 def test_detectron2_empty_box():
     boxes = np.array([[0, 3, 4, 5, 4]], np.float32)
     assert not roi_align(ARANGE, boxes, 7, aligned=True).any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "rule", "aligned", "shift"),
+    [
+        ("avg", "asymmetric", False, 0),
+        ("avg", "half_pixel_for_nn", True, 0),
+        ("avg", "half_pixel", True, 0.5),
+        ("max", "half_pixel_for_nn", True, 0),
+    ],
+)
+def test_openvino(mode, rule, aligned, shift):
+    """What the docstring of roi_align says of its rules, and of its maximum, which starts at 0."""
+    openvino = pytest.importorskip("openvino")
+    opset = pytest.importorskip("openvino.opset9")
+    rng = np.random.default_rng(0)
+    input = rng.standard_normal((2, 3, 19, 26)).astype(np.float32)
+    low, sides = rng.uniform(8, 30, (20, 2)), rng.uniform(1, 40, (20, 2))
+    boxes = np.hstack([rng.integers(0, 2, (20, 1)), low, low + sides]).astype(np.float32)
+    maps = opset.parameter(list(input.shape), np.float32)
+    corners = opset.parameter([20, 4], np.float32)
+    images = opset.constant(boxes[:, 0].astype(np.int32))
+    node = opset.roi_align(maps, corners, images, 7, 4, 2, np.float32(0.25), mode, rule)
+    compiled = openvino.Core().compile_model(openvino.Model([node], [maps, corners]), "CPU")
+    expected = compiled([input, boxes[:, 1:]])[0]
+    boxes[:, 1:] += np.float32(shift)
+    actual = roi_align(input, boxes, (7, 4), 0.25, 2, aligned, mode=mode)
+    if mode == "max":
+        assert (actual < 0).any()
+        actual = np.maximum(actual, 0)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=4e-6)

@@ -24,6 +24,7 @@ TOPICS = (
     "memory",
     "modes",
     "multiscale",
+    "onnx_graph",
     "pooling",
     "threads",
 )

@@ -1,0 +1,271 @@
+"""The operators of this package in ONNX's reference evaluator and in ONNX Runtime.
+
+Needs onnx, and `inference_session` needs onnxruntime: ``pip install "cyroialign[onnx]"``.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from cyroialign import RoIAlign, _validation, roi_align, roi_pool
+from cyroialign._kernels import _onnxruntime
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from cyroialign._kernels._onnxruntime import Allocate, Compute
+
+__all__ = ["inference_session", "reference_evaluator"]
+
+ROI_ALIGN = (("RoiAlign", ""), ("RoiAlign", "ai.onnx"))
+DOMAIN = "cyroialign"  # of the operators that ONNX Runtime finds here
+REGISTERED = "cyroialign.registered"  # an entry of ours in session options
+ALIGNED = {"half_pixel": True, "output_half_pixel": False}
+MODES = {"avg": "avg", "max": "onnx_max"}
+LEGACY = {"coordinate_transformation_mode": "output_half_pixel"}  # all that opsets before 16 know
+
+
+def reference_evaluator(model: "onnx.ModelProto | bytes | str | os.PathLike[str]") -> ReferenceEvaluator:
+    """Evaluate a model as ONNX's reference does, with RoiAlign and MaxRoiPool computed by this package.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto, bytes or path
+        External data is found beside the file.
+
+    Returns
+    -------
+    onnx.reference.ReferenceEvaluator
+        Its ``run(None, {name: array})`` returns the outputs. The other operators are those of onnx.
+
+    Notes
+    -----
+    A node follows the version of the operator that the opset of its model names. RoiAlign 10 has no
+    ``coordinate_transformation_mode`` and never shifts by half a pixel, where onnx's own evaluator does; 16
+    shifts unless told otherwise; 22 takes bfloat16 too. ``mode="max"`` is `roi_align`'s ``"onnx_max"``.
+    MaxRoiPool, whose definition says nothing about rounding, is `roi_pool`, as in ONNX Runtime: coordinates
+    round to whole pixels, halves away from zero, both ends belong to the RoI, and an empty bin is 0.
+
+    Wrong inputs raise the errors of `roi_align` and `roi_pool`, a TypeError within one of onnx.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import onnx
+    >>> import cyroialign.onnx
+    >>> model = onnx.parser.parse_model('''
+    ...     <ir_version: 8, opset_import: ["": 16]>
+    ...     crop (float[n, c, h, w] x, float[k, 4] boxes, int64[k] image) => (float[k, c, p, q] y)
+    ...     { y = RoiAlign <output_height = 2, output_width = 2> (x, boxes, image) }''')
+    >>> feed = {
+    ...     "x": np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5),
+    ...     "boxes": np.array([[1, 1, 3, 3]], np.float32),
+    ...     "image": np.array([0]),
+    ... }
+    >>> cyroialign.onnx.reference_evaluator(model).run(None, feed)[0]
+    array([[[[ 6.,  7.],
+             [11., 12.]]]], dtype=float32)
+    """
+    if isinstance(model, str | os.PathLike):
+        model = onnx.load(model)
+    return _Evaluator(model)
+
+
+def inference_session(
+    model: "onnx.ModelProto | bytes | str | os.PathLike[str]",
+    *,
+    sess_options: "onnxruntime.SessionOptions | None" = None,
+    providers: Sequence[Any] = ("CPUExecutionProvider",),
+    **options: Any,
+) -> "onnxruntime.InferenceSession":
+    """Make a session of ONNX Runtime in which this package computes the RoiAlign nodes.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto, bytes or path
+        Is not changed. External data is found beside the file.
+    sess_options : onnxruntime.SessionOptions, optional
+        Is told where this package's operator is. The operator uses as many threads as its
+        ``intra_op_num_threads``, and those of `get_num_threads` if that is 0, its default.
+    providers : sequence, optional
+        Those for the other nodes.
+    **options
+        What else `onnxruntime.InferenceSession` takes.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+        With the inputs and outputs of the model. Its ``run`` raises ONNX Runtime's errors, which carry the
+        text of those of `roi_align`: ``boxes[17] has batch_index 3, but input has 2 images``.
+
+    Raises
+    ------
+    ValueError
+        Where ``mode`` or ``coordinate_transformation_mode`` of a node is none that ONNX knows.
+
+    Notes
+    -----
+    Every RoiAlign of the standard domain is replaced, of opsets 10, 16 and 22, also in branches, bodies of
+    loops and the model's functions. float16 and bfloat16 are computed as they are. ONNX Runtime itself (1.32)
+    has no RoiAlign of opset 22, and none of these types, on a CPU.
+    """
+    import onnxruntime
+
+    _onnxruntime.serve(_prepare)
+    proto, folder = _copied(model)
+    if sess_options is None:
+        sess_options = onnxruntime.SessionOptions()
+    if folder is not None:
+        sess_options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
+    _replace(proto, sess_options.intra_op_num_threads)
+    _register(sess_options)
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString(), sess_options, providers=list(providers), **options
+    )
+
+
+class RoiAlign(OpRun):
+    """RoiAlign of the opset of its model."""
+
+    op_domain = ""
+
+    def __init__(self, onnx_node: onnx.NodeProto, run_params: dict[str, Any]) -> None:
+        schema = onnx.defs.get_schema(onnx_node.op_type, run_params["opsets"][""], "")
+        super().__init__(onnx_node, run_params, schema)
+
+    def _run(self, *inputs: np.ndarray, **attributes: Any) -> tuple[np.ndarray]:
+        self._check_types(inputs)
+        features, boxes, batch_indices = inputs
+        return (roi_align(features, boxes, batch_indices=batch_indices, **_settings(**LEGACY | attributes)),)
+
+    def _check_types(self, inputs: Sequence[np.ndarray]) -> None:
+        """Refuse what another version of the operator, or this package, would take."""
+        schema = self._schema
+        types = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
+        for array, formal in zip(inputs, schema.inputs, strict=True):
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            name = f"tensor({onnx.TensorProto.DataType.Name(kind).lower()})"
+            if name not in types[formal.type_str]:
+                expected = ", ".join(sorted(types[formal.type_str]))
+                raise TypeError(
+                    f"{formal.name} of {schema.name} {schema.since_version} must be one of {expected}, "
+                    f"got {name}"
+                )
+
+
+class MaxRoiPool(RoiAlign):
+    """MaxRoiPool of the opset of its model."""
+
+    def _run(self, *inputs: np.ndarray, **attributes: Any) -> tuple[np.ndarray]:
+        self._check_types(inputs)
+        features, rois = inputs
+        return (roi_pool(features, rois, attributes["pooled_shape"], attributes["spatial_scale"]),)
+
+
+class _Evaluator(ReferenceEvaluator):
+    """Has the operators in the functions of a model too, which make evaluators of their class."""
+
+    def __init__(self, proto: Any, *, new_ops: Sequence[type[OpRun]] | None = None, **options: Any) -> None:
+        super().__init__(proto, new_ops=[RoiAlign, MaxRoiPool, *(new_ops or ())], **options)
+
+
+def _register(options: "onnxruntime.SessionOptions") -> None:
+    """Tell options of our operator, unless they were told before: twice is an error of ONNX Runtime."""
+    try:
+        options.get_session_config_entry(REGISTERED)
+    except RuntimeError:
+        options.register_custom_ops_library(_onnxruntime.__file__)
+        options.add_session_config_entry(REGISTERED, "1")
+
+
+def _copied(model: "onnx.ModelProto | bytes | str | os.PathLike[str]") -> tuple[onnx.ModelProto, str | None]:
+    """Return a model to change, without external data, and the folder that has these."""
+    if isinstance(model, str | os.PathLike):
+        path = pathlib.Path(model)
+        return onnx.load(path, load_external_data=False), str(path.parent)
+    if isinstance(model, bytes):
+        return onnx.load_from_string(model), None
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy, None
+
+
+def _replace(model: onnx.ModelProto, threads: int) -> None:
+    """Move each RoiAlign to the domain of this package."""
+    for nodes, imports in [(one.node, one.opset_import) for one in model.functions] + [
+        (model.graph.node, model.opset_import)
+    ]:
+        version = {one.domain or "ai.onnx": one.version for one in imports}.get("ai.onnx", 1)
+        found = [node for node in _nodes(nodes) if (node.op_type, node.domain) in ROI_ALIGN]
+        for node in found:
+            _say_all(node, version, threads)
+            node.domain = DOMAIN
+        if found:
+            imports.append(onnx.helper.make_opsetid(DOMAIN, 1))
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of branches and bodies of loops as well."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _nodes(graph.node)
+
+
+def _say_all(node: onnx.NodeProto, version: int, threads: int) -> None:
+    """Add the attributes that the version of the operator leaves out, for an operator without versions."""
+    defaults = onnx.defs.get_schema(node.op_type, version, "").attributes.values()
+    unsaid = [one.default_value for one in defaults]
+    unsaid += [onnx.helper.make_attribute(name, value) for name, value in LEGACY.items()]
+    unsaid.append(onnx.helper.make_attribute("num_threads", threads))
+    said = {attribute.name for attribute in node.attribute}
+    for attribute in unsaid:
+        if attribute.name not in said:
+            node.attribute.append(attribute)
+            said.add(attribute.name)
+
+
+def _settings(
+    mode: str,
+    coordinate_transformation_mode: str,
+    output_height: int,
+    output_width: int,
+    sampling_ratio: int,
+    spatial_scale: float,
+) -> dict[str, Any]:
+    """Say in the words of `roi_align` what the attributes of a node say."""
+    _validation.choice(mode, "mode", tuple(MODES))
+    _validation.choice(coordinate_transformation_mode, "coordinate_transformation_mode", tuple(ALIGNED))
+    return {
+        "output_size": (output_height, output_width),
+        "spatial_scale": spatial_scale,
+        "sampling_ratio": sampling_ratio,
+        "aligned": ALIGNED[coordinate_transformation_mode],
+        "mode": MODES[mode],
+    }
+
+
+def _prepare(attributes: dict[str, Any]) -> "Compute":
+    """Make what ONNX Runtime calls at each run of a node."""
+    threads = attributes.pop("num_threads") or None
+    settings = _settings(**attributes)
+    RoIAlign(**settings, num_threads=threads)  # raises what is wrong with them
+
+    def compute(
+        input: np.ndarray, boxes: np.ndarray, batch_indices: np.ndarray, allocate: "Allocate"
+    ) -> None:
+        out = None  # roi_align says what is wrong with other ranks
+        if input.ndim == 4 and boxes.ndim == 2:
+            out = allocate((len(boxes), input.shape[1], *settings["output_size"]))
+        roi_align(input, boxes, batch_indices=batch_indices, out=out, num_threads=threads, **settings)
+
+    return compute
