@@ -141,9 +141,11 @@ cdef bint open_sums(Call* call) noexcept nogil:
     cdef Level* level
     for i in range(plan.level_count):
         level = plan.levels + i
-        rows = max(rows, (level.sampling.height // level.belts + 1) * level.sampling.width)
+        rows = max(
+            rows, (level.sampling.height + level.belts - 1) // level.belts * level.sampling.width
+        )
         pixels += level.sampling.height * level.sampling.width
-    call.sums_reals = rows * call.width
+    call.sums_reals = rows * min(call.width, call.channels)
     pixels *= call.images * call.channels
     call.sums = <real*> malloc((pixels if whole else call.threads * call.sums_reals) * sizeof(real))
     pixels = 0

@@ -15,12 +15,21 @@ CORNERS = [BOXES[BOXES[:, 0] == image, 1:] for image in range(2)]
 SETTINGS = (0.5, 2, True)
 
 
-def pyramid(layout):
-    return ca.MultiScaleRoIAlign(["fine", "coarse"], BINS, 2, canonical_scale=16, layout=layout)
+def pyramid(x, layout, mode):
+    """The pooler of two levels, and what follows the gradient in its calls."""
+    coarse = x[..., ::2, ::2] if layout == "NCHW" else x[:, ::2, ::2]
+    pool = ca.MultiScaleRoIAlign(["fine", "coarse"], BINS, 2, canonical_scale=16, mode=mode, layout=layout)
+    return pool, ({"fine": x, "coarse": coarse}, CORNERS, [(26, 22)] * 2)
 
 
-def levels_of(x, layout):
-    return {"fine": x, "coarse": x[..., ::2, ::2] if layout == "NCHW" else x[:, ::2, ::2]}
+def pool_pyramid(x, layout, mode="avg"):
+    pool, given = pyramid(x, layout, mode)
+    return pool(*given)
+
+
+def pool_pyramid_backward(g, x, layout, mode="avg"):
+    pool, given = pyramid(x, layout, mode)
+    return pool.backward(g, *given)["fine"]
 
 
 FORWARD = {
@@ -32,7 +41,9 @@ FORWARD = {
     "roi_pool": lambda x, **kw: ca.roi_pool(x, BOXES, BINS, 0.5, **kw),
     "ps_roi_align": lambda x, **kw: ca.ps_roi_align(x, BOXES, BINS, 0.5, 2, **kw),
     "ps_roi_pool": lambda x, **kw: ca.ps_roi_pool(x, BOXES, BINS, 0.5, **kw),
-    "pyramid": lambda x, layout: pyramid(layout)(levels_of(x, layout), CORNERS, [(26, 22)] * 2),
+    "pyramid": pool_pyramid,
+    "pyramid, max": lambda x, **kw: pool_pyramid(x, mode="max", **kw),
+    "pyramid, onnx_max": lambda x, **kw: pool_pyramid(x, mode="onnx_max", **kw),
 }
 BACKWARD = {
     "avg": lambda g, x, **kw: ca.roi_align_backward(g, BOXES, x.shape, *SETTINGS, **kw),
@@ -45,11 +56,11 @@ BACKWARD = {
     "roi_pool": lambda g, x, **kw: ca.roi_pool_backward(g, x, BOXES, BINS, 0.5, **kw),
     "ps_roi_align": lambda g, x, **kw: ca.ps_roi_align_backward(g, BOXES, x.shape, 0.5, 2, **kw),
     "ps_roi_pool": lambda g, x, **kw: ca.ps_roi_pool_backward(g, BOXES, x.shape, 0.5, **kw),
-    "pyramid": lambda g, x, layout: pyramid(layout).backward(
-        g, levels_of(x, layout), CORNERS, [(26, 22)] * 2
-    )["fine"],
+    "pyramid": pool_pyramid_backward,
+    "pyramid, max": lambda g, x, **kw: pool_pyramid_backward(g, x, mode="max", **kw),
+    "pyramid, onnx_max": lambda g, x, **kw: pool_pyramid_backward(g, x, mode="onnx_max", **kw),
 }
-TAKE_OUT = [name for name in FORWARD if name not in ("RoIAlign", "pyramid")]
+TAKE_OUT = [name for name in FORWARD if name != "RoIAlign" and "pyramid" not in name]
 
 
 def last(array):
