@@ -73,12 +73,6 @@ static inline lanes all_lanes(real value) { return zeros() + value; }
 static inline lanes load(const real *from) { return *(const lanes_anywhere *)from; }
 static inline void store(real *to, lanes v) { *(lanes_anywhere *)to = v; }
 
-static inline lanes larger(lanes a, lanes b)
-{
-    const lane_numbers first = (a > b) | (a != a);
-    return (lanes)((first & (lane_numbers)a) | (~first & (lane_numbers)b));
-}
-
 static inline lanes where_reached(lanes value, lanes largest, lanes v)
 {
     return (lanes)(((value == largest) | (value != value)) & (lane_numbers)v);
@@ -105,6 +99,12 @@ static inline lanes greater(lanes v, lanes than)
     return (lanes)((chosen & (lane_numbers)v) | (~chosen & (lane_numbers)than));
 }
 #endif
+
+static inline lanes larger(lanes a, lanes b)
+{
+    const lane_numbers nan = a != a;
+    return (lanes)((nan & (lane_numbers)a) | (~nan & (lane_numbers)greater(a, b)));
+}
 
 static inline lane_numbers numbers(lane_number value) { return (lane_numbers){0} + value; }
 static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_numbers other)
