@@ -18,6 +18,7 @@ TOPICS = (
     "latency",
     "layouts",
     "memory",
+    "modes",
     "multiscale",
     "pooling",
     "threads",
