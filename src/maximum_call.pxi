@@ -28,7 +28,8 @@ cdef struct MaxCall:
     Py_ssize_t images, channels, rois
     Py_ssize_t bins_y, bins_x
     Py_ssize_t pitch, blocks  # channels of a block, in whole vectors, and how many blocks
-    Py_ssize_t parts, pieces  # forward, runs of RoIs of a block; both, of all levels
+    Py_ssize_t parts  # forward: runs of RoIs, of each block
+    Py_ssize_t pieces  # of the whole call
     int strip_width
     Py_ssize_t width  # of the widest map
     Py_ssize_t taps_y, taps_x, strips  # the most that a RoI can have
