@@ -19,7 +19,7 @@ from cyroialign._kernels import _onnxruntime
 if TYPE_CHECKING:
     import onnxruntime
 
-    from cyroialign._kernels._onnxruntime import Allocate, Compute
+    from cyroialign._kernels._onnxruntime import Compute, Run
 
 __all__ = ["inference_session", "reference_evaluator"]
 
@@ -28,6 +28,8 @@ DOMAIN = "cyroialign"  # of the operators that ONNX Runtime finds here
 REGISTERED = "cyroialign.registered"  # an entry of ours in session options
 ALIGNED = {"half_pixel": True, "output_half_pixel": False}
 MODES = {"avg": "avg", "max": "onnx_max"}
+PART = 2**17  # results that a thread takes at once; benchmarks/onnx_graph.py: calling Python costs 30 µs
+PARTS = 4  # for each thread at most, since some RoIs take longer than others
 LEGACY = {"coordinate_transformation_mode": "output_half_pixel"}  # all that opsets before 16 know
 
 
@@ -91,8 +93,8 @@ def inference_session(
     model : onnx.ModelProto, bytes or path
         Is not changed. External data is found beside the file.
     sess_options : onnxruntime.SessionOptions, optional
-        Is told where this package's operator is. The operator uses as many threads as its
-        ``intra_op_num_threads``, and those of `get_num_threads` if that is 0, its default.
+        Is told where this package's operator is. The operator runs on the session's own threads, which
+        its ``intra_op_num_threads`` counts; `num_threads` and `set_num_threads` have no effect on it.
     providers : sequence, optional
         Those for the other nodes.
     **options
@@ -256,16 +258,32 @@ def _settings(
 
 def _prepare(attributes: dict[str, Any]) -> "Compute":
     """Make what ONNX Runtime calls at each run of a node."""
-    threads = attributes.pop("num_threads") or None
+    threads = attributes.pop("num_threads") or os.cpu_count() or 1
     settings = _settings(**attributes)
-    RoIAlign(**settings, num_threads=threads)  # raises what is wrong with them
+    RoIAlign(**settings)  # raises what is wrong with them
 
-    def compute(
-        input: np.ndarray, boxes: np.ndarray, batch_indices: np.ndarray, allocate: "Allocate"
-    ) -> None:
-        out = None  # roi_align says what is wrong with other ranks
-        if input.ndim == 4 and boxes.ndim == 2:
-            out = allocate((len(boxes), input.shape[1], *settings["output_size"]))
-        roi_align(input, boxes, batch_indices=batch_indices, out=out, num_threads=threads, **settings)
+    def compute(input: np.ndarray, boxes: np.ndarray, batch_indices: np.ndarray, run: "Run") -> None:
+        def pool(part: slice) -> None:
+            roi_align(
+                input,
+                boxes[part],
+                batch_indices=batch_indices[part],
+                out=out[part],
+                num_threads=1,  # others, of OpenMP, would wait for work where the runtime's want to run
+                **settings,
+            )
+
+        if input.ndim != 4 or boxes.ndim != 2 or batch_indices.shape != boxes.shape[:1]:
+            roi_align(input, boxes, batch_indices=batch_indices, **settings)  # says what is wrong
+        rois = len(boxes)
+        out = run.allocate((rois, input.shape[1], *settings["output_size"]))
+        parts = min(rois, PARTS * threads, out.size // PART) if threads > 1 else 1
+        if parts > 1:
+            try:
+                run.parallel(lambda n: pool(slice(rois * n // parts, rois * (n + 1) // parts)), parts)
+                return
+            except (TypeError, ValueError):
+                pass  # it names a box by its place in the part
+        pool(slice(None))
 
     return compute

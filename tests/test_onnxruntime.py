@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -86,18 +87,55 @@ def test_session_options_serve_again():
     assert first.run(None, FEED)[0].tobytes() == second.run(None, FEED)[0].tobytes()
 
 
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_threads_are_those_of_the_session(threads, monkeypatch):
-    used = []
-    monkeypatch.setattr(
-        adapter,
-        "roi_align",
-        lambda *args, **settings: used.append(settings["num_threads"]) or roi_align(*args, **settings),
-    )
+@pytest.fixture
+def calls(monkeypatch):
+    """Record the calls of roi_align, which get parts of any size: RoIs, threads, and the thread itself."""
+    seen = []
+
+    def remember(features, boxes, **settings):
+        seen.append((len(boxes), settings.get("num_threads"), threading.get_ident()))
+        time.sleep(0.001)  # for other threads to take their parts
+        return roi_align(features, boxes, **settings)
+
+    monkeypatch.setattr(adapter, "PART", 1)
+    monkeypatch.setattr(adapter, "roi_align", remember)
+    return seen
+
+
+@pytest.mark.parametrize(("threads", "parts"), [(1, 1), (3, 12), (50, 30)])
+def test_threads_are_those_of_the_session(threads, parts, calls):
+    """Of OpenMP none but the one that calls; the parts are nearly equal, and the bits the same."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    output = run(model(), FEED, sess_options=options)
+    expected = roi_align(FEATURES, FEED["boxes"], (7, 4), 0.25, aligned=True, batch_indices=FEED["images"])
+    assert output.tobytes() == expected.tobytes()
+    sizes, counts, idents = zip(*calls, strict=True)
+    assert len(sizes) == parts
+    assert sum(sizes) == len(FEED["boxes"])
+    assert max(sizes) - min(sizes) <= 1
+    assert set(counts) == {1}
+    assert (len(set(idents)) > 1) == (threads > 1)
+
+
+def test_small_calls_are_not_parted(calls, monkeypatch):
+    monkeypatch.setattr(adapter, "PART", len(FEED["boxes"]) * 5 * 7 * 4)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 3
     run(model(), FEED, sess_options=options)
-    assert used == [threads or None]
+    assert len(calls) == 1
+
+
+def test_errors_of_a_part_name_the_box_among_all(calls):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 3
+    crop = session(model(), sess_options=options)
+    with pytest.raises(Exception, match=r"boxes\[17\] has batch_index 3, but input has 2 images"):
+        crop.run(None, FEED | changed("images", 17, 3))
+    longer = {"images": np.zeros(40, np.int64)}
+    with pytest.raises(Exception, match=r"batch_indices must have shape \(30,\)"):
+        crop.run(None, FEED | longer)
+    assert len(crop.run(None, FEED)[0]) == 30
 
 
 def test_tensors_are_not_copied(monkeypatch):
