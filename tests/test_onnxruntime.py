@@ -80,6 +80,33 @@ def test_relative_path_and_link(tmp_path, monkeypatch):
     assert run("models/m.onnx", FEED | {"x": IMAGE}).shape == (30, 4, 5, 5)
 
 
+def test_chosen_nodes(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        adapter,
+        "roi_align",
+        lambda *args, **settings: sizes.append(settings["output_size"]) or roi_align(*args, **settings),
+    )
+    two = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 16]>
+        crop (float[n, c, h, w] x, float[k, 4] boxes, int64[k] images)
+            => (float[k, c, p, q] y, float[k, c, r, s] z)
+        {
+            [small] y = RoiAlign (x, boxes, images)
+            [large] z = RoiAlign <output_height = 9> (x, boxes, images)
+        }""")
+    outputs = session(two, nodes=["large"]).run(None, FEED)
+    assert sizes == [(9, 1)]
+    for output, expected in zip(session(two).run(None, FEED), outputs, strict=True):
+        np.testing.assert_allclose(output, expected, rtol=0, atol=4e-6)
+    assert sorted(sizes) == [(1, 1), (9, 1), (9, 1)]
+    sizes.clear()
+    session(two, nodes=()).run(None, FEED)
+    assert not sizes
+    with pytest.raises(ValueError, match=r"model, \['large', 'small'\], got \['larger'\]"):
+        session(two, nodes=["small", "larger"])
+
+
 def test_session_options_serve_again():
     """ONNX Runtime refuses to register an operator twice with the same options."""
     options = onnxruntime.SessionOptions()
