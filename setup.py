@@ -131,8 +131,8 @@ class BuildKernels(build_ext):
         ]
         for extension in self.extensions:
             extension.include_dirs = [str(ROOT / "src")]
-            extension.extra_compile_args += base.compile + openmp.compile
-            extension.extra_link_args += base.link + openmp.link
+            extension.extra_compile_args = [*extension.extra_compile_args, *base.compile, *openmp.compile]
+            extension.extra_link_args = [*base.link, *openmp.link]
         self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()
 

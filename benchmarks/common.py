@@ -1,5 +1,6 @@
 """What the suites share: the parameters and a workload's arrays."""
 
+import importlib
 import os
 
 import numpy as np
@@ -31,9 +32,13 @@ class Arrays:
         features, output = workload.features(), (workload.rois, workload.channels, self.bins, self.bins)
         gradient = np.random.default_rng(2).standard_normal(output, np.float32)
         axes = (0, 2, 3, 1) if layout == "NHWC" else (0, 1, 2, 3)
-        self.features, self.gradient = (
-            np.ascontiguousarray(array.transpose(axes), dtype) for array in (features, gradient)
-        )
+        result = dtype
+        if dtype == "uint8":
+            features, result = np.clip(32 * features + 128, 0, 255), "float32"
+        if dtype == "bfloat16":
+            importlib.import_module("ml_dtypes")  # which tells NumPy of the name
+        self.features = np.ascontiguousarray(features.transpose(axes), dtype)
+        self.gradient = np.ascontiguousarray(gradient.transpose(axes), result)
         self.output, self.grad_input = np.ones_like(self.gradient), np.ones_like(self.features)
 
     def forward(self):

@@ -29,7 +29,7 @@ from unittest import mock
 import numpy as np
 
 import cyroialign
-from cyroialign import _kernels, _peers, bench
+from cyroialign import _bench_ours, _kernels, bench
 
 ROUNDS, QUICK_ROUNDS = 7, 1
 PASSES = tuple(
@@ -85,7 +85,7 @@ def passes(workload, threads=1, dtype="float32", boxes=None):
     problem = workload.problem(threads)
     boxes = problem.boxes if boxes is None else boxes
     features, output = problem.features.astype(dtype), np.ones(problem.output.shape, dtype)
-    rows = _peers.ours(problem._replace(features=features, output=output, boxes=boxes))
+    rows = _bench_ours.ours(problem._replace(features=features, output=output, boxes=boxes))
     return {f"{row.direction} {row.layout}": row.call for row in rows}
 
 

@@ -1,17 +1,21 @@
 """The types of numbers."""
 
+import importlib.util
+
 from cyroialign.bench import WORKLOADS
 
 from .common import Arrays, names
 
 
 class DtypeSuiteBase(Arrays):
-    """Every dtype that maps may have."""
+    """Every dtype that maps may have; bfloat16 where ml_dtypes is installed."""
 
-    params = (names(["P2-mask", "P4-box"]), ("float32", "float64"))
+    params = (names(["P2-box", "P4-box"]), ("float32", "float64", "float16", "bfloat16", "uint8"))
     param_names = ("workload", "dtype")
 
     def setup(self, workload, dtype):
+        if dtype == "bfloat16" and not importlib.util.find_spec("ml_dtypes"):
+            raise NotImplementedError("bfloat16 needs ml_dtypes")  # asv skips it
         self.prepare(WORKLOADS[workload], dtype=dtype, threads=1)
 
 
@@ -23,7 +27,9 @@ class DtypeForwardSuite(DtypeSuiteBase):
 
 
 class DtypeBackwardSuite(DtypeSuiteBase):
-    """Backward, the dtype as a parameter."""
+    """Backward, the dtype as a parameter; uint8 has no gradient."""
+
+    params = (DtypeSuiteBase.params[0], DtypeSuiteBase.params[1][:-1])
 
     def time_backward(self, workload, dtype):
         self.backward()

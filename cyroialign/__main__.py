@@ -24,10 +24,10 @@ examples:
   cyroialign demo street.jpg --box=-20,60,310,420 --stride 8 --output-size 14
 """
 BENCH_HELP = """\
-Time RoIAlign, forward and backward, against the other libraries that are
-installed (onnxruntime, openvino, torchvision, IPEX, paddle) and against the
-floor: one copy of the output and one sum of the map. Results that disagree
-are reported and not timed. It takes some minutes and 2 GiB of memory.
+Time an operator, forward and backward, against the other libraries that are
+installed and have it (onnxruntime, openvino, torchvision, IPEX, paddle) and
+against the floor: one copy of the output and one sum of the map. Results that
+disagree are reported and not timed. It takes some minutes and 2 GiB of memory.
 
 Needs nothing more, but is meant for: pip install "cyroialign[bench]"
 """
@@ -35,6 +35,8 @@ BENCH_EXAMPLES = """\
 examples:
   cyroialign bench --quick
   cyroialign bench --workload P2-box --workload P4-box --threads 1,4
+  cyroialign bench --operator multiscale --threads 1
+  cyroialign bench --workload P2-box --dtype float16 --dtype bfloat16
   cyroialign bench --json bench.json --plot bench.png
 """
 
@@ -77,7 +79,9 @@ def _bench(parser: _Parser, arguments: argparse.Namespace) -> None:
 
     try:
         bench.run(
+            arguments.operator,
             arguments.workload,
+            arguments.dtype,
             arguments.threads,
             arguments.quick,
             arguments.json_file,
@@ -155,7 +159,23 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     bench.add_argument(
-        "--workload", metavar="NAME", action="append", help="a workload; repeat it for more (default: all)"
+        "--operator",
+        metavar="NAME",
+        default="roi_align",
+        help="what to time: roi_align, its modes max and onnx_max, boxes_backward, roi_pool, ps_roi_align, "
+        "ps_roi_pool or multiscale (default: %(default)s)",
+    )
+    bench.add_argument(
+        "--workload",
+        metavar="NAME",
+        action="append",
+        help="a workload; repeat it for more (default: all that the operator has)",
+    )
+    bench.add_argument(
+        "--dtype",
+        metavar="NAME",
+        action="append",
+        help="float16, bfloat16 or uint8: time maps of it, too, beside those of float32; repeat it for more",
     )
     bench.add_argument(
         "--threads",

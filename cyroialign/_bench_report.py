@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyroialign._peers import FLOOR
+from cyroialign._bench_ours import FLOOR, OPERATORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def _plain(result: "Result") -> dict[str, Any]:
     for name, seconds in result.seconds.items():
         rows[name] = {"ms": 1e3 * result.median(name), "ratio": result.ratio(name)}
         rows[name]["rounds"] = [1e3 * second for second in seconds]
-    workload = result.workload._asdict() | {"threads": result.threads}
+    workload = {"operator": result.operator} | result.workload._asdict() | {"threads": result.threads}
     return workload | {"baseline": result.baseline, "rows": rows, "left out": result.excluded}
 
 
@@ -72,7 +72,8 @@ def markdown(results: Sequence["Result"], about: Mapping[str, Mapping[str, str]]
     for threads in dict.fromkeys(result.threads for result in results):
         some = [result for result in results if result.threads == threads]
         lines += [
-            f"{plural(threads, 'thread')}: how many times as fast as {_baselines(some)}; in brackets ms.",
+            f"{OPERATORS[some[0].operator]}, {plural(threads, 'thread')}: how many times as fast as "
+            f"{_baselines(some)}; in brackets ms.",
             "",
             f"| workload | {' | '.join(names)} |",
             "| --- |" + " ---: |" * len(names),
@@ -102,7 +103,7 @@ def draw(results: Sequence["Result"], title: str) -> bytes:
     for axes, count in zip(panels, counts, strict=True):
         _draw_panel(axes, [result for result in results if result.threads == count])
         axes.set_title(plural(count, "thread"), loc="left", size="medium")
-    figure.suptitle(f"RoIAlign of float32 on {title}", x=0.01, ha="left")
+    figure.suptitle(title, x=0.01, ha="left")
     handles, labels = panels[0].get_legend_handles_labels()  # the floor first, which is none of the bars
     figure.legend(
         [*handles[1:], handles[0]], [*labels[1:], labels[0]], loc="outside lower left", ncols=4, frameon=False
@@ -165,6 +166,8 @@ def describe(workload: "Workload") -> str:
         f"{workload.name}: {plural(workload.rois, 'RoI')} of {low} to {high} pixels, "
         f"{workload.bins} x {workload.bins} bins, sampling_ratio {workload.sampling_ratio}, "
         f"map {workload.channels} x {workload.height} x {workload.width}, stride {workload.stride}"
+        + f", and {workload.levels - 1} more levels"
+        * (workload.levels > 1)
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 GRADIENTS = ("float32", "float64", "float16", "bfloat16")
 MAPS = (*GRADIENTS, "uint8")
 HALVES = ("float16", "bfloat16")
+NARROW = (*HALVES, "uint8")
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 

@@ -84,7 +84,7 @@ def delivered(
 ) -> np.ndarray:
     """The result of a call, of the given type, once the kernels have filled its target."""
     result = in_layout(target, layout, channels_last)
-    with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
+    with np.errstate(over="ignore", under="ignore"):  # what float16 cannot hold becomes infinite, or 0
         if out is None:
             return result.astype(dtype, copy=False)
         if target is not out and not np.may_share_memory(out, target):

@@ -1,4 +1,4 @@
-"""What the benchmark times: cyroialign, and the other libraries that have RoIAlign on a CPU.
+"""What the benchmark compares with: the other libraries that pool regions on a CPU.
 
 None of those is required, so they are imported by name and only when the benchmark asks. Where one lets
 the caller bind its output, it is bound: like ours, such a call does not pay for new memory.
@@ -11,39 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from cyroialign import roi_align, roi_align_backward
+from cyroialign._bench_ours import Problem, Row
 
-TOLERANCE = 1e-4  # of the largest value
-FLOOR = "floor"  # the name of the row that no library can beat by much
 Decorator: TypeAlias = Callable[[Callable[[], Any]], Callable[[], Any]]
-CHANNELS_LAST, CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-
-
-class Problem(NamedTuple):
-    """What every library is given. Some read these arrays in place: it has to live as long as the rows."""
-
-    features: np.ndarray  # (1, C, H, W)
-    boxes: np.ndarray  # (K, 5)
-    corners: np.ndarray  # (K, 4): boxes without the image
-    images: np.ndarray  # (K,) of int64
-    output: np.ndarray  # (K, C, bins, bins): our forward fills it, and every backward takes it as gradient
-    bins: int
-    spatial_scale: float
-    sampling_ratio: int
-    threads: int
-
-
-class Row(NamedTuple):
-    """One thing to time. `call` returns what NumPy can view, with its axes in the order N, C, H, W."""
-
-    library: str
-    direction: str  # "forward" or "backward"
-    layout: str  # of the memory that it reads
-    call: Callable[[], Any]
-
-    @property
-    def name(self) -> str:
-        return f"{self.library} {self.direction} {self.layout}"
 
 
 class Peer(NamedTuple):
@@ -53,6 +23,7 @@ class Peer(NamedTuple):
     modules: tuple[str, ...]
     settings: str
     rows: Callable[[Problem], list[Row]]
+    operators: tuple[str, ...] = ("roi_align",)
 
     def versions(self) -> dict[str, str]:
         return {name: str(importlib.import_module(name).__version__) for name in self.modules}
@@ -69,7 +40,7 @@ def agreeing(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
         except Exception as raised:  # whatever a foreign library raises
             excluded[row.name] = reason(raised)
         else:
-            if error <= TOLERANCE:
+            if error <= row.tolerance:
                 kept.append(row)
             else:
                 excluded[row.name] = f"disagrees by {error:.2g} of the largest value"
@@ -83,10 +54,10 @@ def _difference(result: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(error, out=error).max() / max(expected.max(), -expected.min()))
 
 
-def installed() -> tuple[list[Peer], dict[str, str]]:
-    """Tell which peers can be imported, and why the others cannot."""
+def installed(operator: str = "roi_align") -> tuple[list[Peer], dict[str, str]]:
+    """Tell which peers that have the operator can be imported, and why the others cannot."""
     found, missing = [], {}
-    for peer in PEERS:
+    for peer in (peer for peer in PEERS if operator in peer.operators):
         try:
             for name in peer.modules:
                 importlib.import_module(name)
@@ -103,79 +74,83 @@ def reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def ours(problem: Problem) -> list[Row]:
-    """Return the rows of cyroialign; the first of each direction is what the others have to agree with."""
-    first, last = _our_rows(problem, "NCHW"), _our_rows(problem, "NHWC")
-    return [first[0], last[0], first[1], last[1]]
-
-
-def _our_rows(problem: Problem, layout: str) -> tuple[Row, Row]:
-    features, output, there = problem.features, problem.output, (0, 1, 2, 3)
-    if layout == "NHWC":
-        features, output = (np.ascontiguousarray(a.transpose(CHANNELS_LAST)) for a in (features, output))
-        there = CHANNELS_FIRST
-    gradient = np.empty_like(features)
-    given = (problem.spatial_scale, problem.sampling_ratio, True)
-    options: dict[str, Any] = {"layout": layout, "num_threads": problem.threads}
-
-    def forward() -> np.ndarray:
-        roi_align(features, problem.boxes, problem.bins, *given, out=output, **options)
-        return output.transpose(there)
-
-    def backward() -> np.ndarray:
-        roi_align_backward(output, problem.boxes, features.shape, *given, out=gradient, **options)
-        return gradient.transpose(there)
-
-    return Row("cyroialign", "forward", layout, forward), Row("cyroialign", "backward", layout, backward)
-
-
-def floor(problem: Problem) -> Callable[[], Any]:
-    """Write the output and read the map once: what no forward pass can beat by much."""
-    copy = np.empty_like(problem.output)
-
-    def touch() -> None:
-        np.copyto(copy, problem.output)
-        problem.features.sum()
-
-    return touch
-
-
 def _onnxruntime(problem: Problem) -> list[Row]:
     onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = problem.threads
+    options.log_severity_level = 3  # it warns that its maximum was wrong once
     session = onnxruntime.InferenceSession(_onnx_model(problem), options, ["CPUExecutionProvider"])
     output = np.empty_like(problem.output)
     binding = session.io_binding()
-    binding.bind_cpu_input("input", problem.features)
-    binding.bind_cpu_input("boxes", problem.corners)
-    binding.bind_cpu_input("images", problem.images)
+    if problem.operator == "multiscale":
+        inputs = _onnx_levels(problem)
+    else:
+        inputs = {"input": problem.features, "images": problem.images}
+        inputs["boxes"] = problem.boxes if problem.operator == "roi_pool" else problem.corners
+    for name in (given.name for given in session.get_inputs()):
+        binding.bind_cpu_input(name, inputs[name])
     binding.bind_output("output", "cpu", 0, output.dtype, output.shape, output.ctypes.data)
 
-    def forward() -> np.ndarray:
+    def forward(read_in_place: Any = inputs) -> np.ndarray:
         session.run_with_iobinding(binding)
         return output
 
     return [Row("onnxruntime", "forward", "NCHW", forward)]
 
 
+def _onnx_levels(problem: Problem) -> dict[str, np.ndarray]:
+    """Return the inputs of a model of a pyramid: what a detector has once its boxes have levels."""
+    rows = problem.rows_of_levels()
+    inputs = {"order": np.argsort(np.concatenate(rows))}
+    for level, (features, of_level) in enumerate(zip(problem.levels, rows, strict=True)):
+        inputs |= {f"input{level}": features, f"boxes{level}": problem.corners[of_level]}
+        inputs[f"images{level}"] = problem.images[of_level]
+    return inputs
+
+
 def _onnx_model(problem: Problem) -> bytes:
     """Write the model in the format of its opset's time, which every onnxruntime since then reads."""
+    bins = problem.bins
+    if problem.operator == "roi_pool":
+        inputs = "float[n, c, h, w] input, float[k, 5] boxes"
+        scale = f"spatial_scale = {problem.spatial_scale}"
+        nodes = f"output = MaxRoiPool <pooled_shape = [{bins}, {bins}], {scale}> (input, boxes)"
+    elif problem.operator == "multiscale":
+        levels = range(len(problem.levels))
+        inputs = ", ".join(_onnx_inputs(level) for level in levels) + ", int64[all] order"
+        nodes = "\n".join(_onnx_node(problem, f"pooled{level}", level) for level in levels)
+        pooled = ", ".join(f"pooled{level}" for level in levels)
+        nodes += f"\njoined = Concat <axis = 0> ({pooled})\noutput = Gather (joined, order)"
+    else:
+        inputs, nodes = _onnx_inputs(), _onnx_node(problem, "output")
     model = importlib.import_module("onnx.parser").parse_model(
         f"""
         <ir_version: 8, opset_import: ["": 16]>
-        roi_align (float[n, c, h, w] input, float[k, 4] boxes, int64[k] images) => (float[k, c, p, q] output)
+        pool ({inputs}) => (float[all, c, p, q] output)
         {{
-            output = RoiAlign <
-                coordinate_transformation_mode = "half_pixel", output_height = {problem.bins},
-                output_width = {problem.bins}, sampling_ratio = {problem.sampling_ratio},
-                spatial_scale = {problem.spatial_scale}
-            > (input, boxes, images)
+            {nodes}
         }}
         """
     )
     data: bytes = model.SerializeToString()
     return data
+
+
+def _onnx_inputs(n: int | str = "") -> str:
+    return f"float[n, c, h{n}, w{n}] input{n}, float[k{n}, 4] boxes{n}, int64[k{n}] images{n}"
+
+
+def _onnx_node(problem: Problem, output: str, level: int | None = None) -> str:
+    n = "" if level is None else level
+    rule = "output_half_pixel" if problem.operator == "multiscale" else "half_pixel"
+    mode = "max" if problem.operator == "onnx_max" else "avg"
+    return f"""
+        {output} = RoiAlign <
+            coordinate_transformation_mode = "{rule}", output_height = {problem.bins},
+            output_width = {problem.bins}, sampling_ratio = {problem.sampling_ratio}, mode = "{mode}",
+            spatial_scale = {problem.spatial_scale / 2 ** (level or 0)}
+        > (input{n}, boxes{n}, images{n})
+    """
 
 
 def _openvino(problem: Problem) -> list[Row]:
@@ -205,19 +180,24 @@ def _torchvision(problem: Problem) -> list[Row]:
     torch, torchvision = importlib.import_module("torch"), importlib.import_module("torchvision")
     features, boxes, gradient = _tensors(torch, problem)
     bins, scale, ratio = problem.bins, problem.spatial_scale, problem.sampling_ratio
+    operator, size = problem.operator, (scale, bins, bins)
+    sampling = {"roi_align": (ratio, True), "ps_roi_align": (ratio,)}.get(operator, ())
+    shape = (*features.shape, *sampling) if operator == "roi_align" else (*sampling, *features.shape)
+    pool = getattr(torchvision.ops, operator)
+    spread = getattr(torch.ops.torchvision, f"_{operator}_backward")
+    made = getattr(torch.ops.torchvision, operator)(features, boxes, *size, *sampling)
+    winners = made[1:] if isinstance(made, tuple) else ()  # or the channels that were read
 
     # Autograd costs time, and through it IPEX, where it is loaded, takes torchvision's call over.
     no_autograd: Decorator = torch.inference_mode()
 
     @no_autograd
     def forward() -> Any:
-        return torchvision.ops.roi_align(features, boxes, bins, scale, ratio, aligned=True)
+        return pool(features, boxes, bins, scale, *sampling)
 
     @no_autograd
     def backward() -> Any:
-        return torch.ops.torchvision._roi_align_backward(
-            gradient, boxes, scale, bins, bins, *features.shape, ratio, True
-        )
+        return spread(gradient, boxes, *winners, *size, *shape)
 
     rows = {"forward": forward, "backward": backward}
     return [Row("torchvision", direction, "NCHW", call) for direction, call in rows.items()]
@@ -276,6 +256,7 @@ PEERS = [
         "CPUExecutionProvider, intra_op_num_threads = threads, coordinate_transformation_mode half_pixel, "
         "output bound to memory that is there",
         _onnxruntime,
+        ("roi_align", "onnx_max", "roi_pool", "multiscale"),
     ),
     Peer(
         "openvino",
@@ -286,8 +267,9 @@ PEERS = [
     Peer(
         "torchvision",
         ("torch", "torchvision"),
-        "contiguous tensors, torch.set_num_threads(threads), inference_mode, _roi_align_backward",
+        "contiguous tensors, torch.set_num_threads(threads), inference_mode, its backward without autograd",
         _torchvision,
+        ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"),
     ),
     Peer(
         "ipex",

@@ -225,11 +225,15 @@ def box_array(value: Any, name: str, columns: int) -> np.ndarray:
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}")
-    if array.ndim != 2 or array.shape[1] != columns:
-        hint = "; (K, 4) needs batch_indices" if columns == 5 and array.shape[1:] == (4,) else ""
-        rows = "L" if name.endswith("]") else "K"
-        raise ValueError(f"{name} must have shape ({rows}, {columns}), got {array.shape}{hint}")
+    box_shape(array.shape, name, columns)
     return array
+
+
+def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
+    if len(shape) != 2 or shape[1] != columns:
+        hint = "; (K, 4) needs batch_indices" if columns == 5 and shape[1:] == (4,) else ""
+        rows = "L" if name.endswith("]") else "K"
+        raise ValueError(f"{name} must have shape ({rows}, {columns}), got {shape}{hint}")
 
 
 def batch_index_array(value: Any, rows: int) -> np.ndarray:

@@ -12,10 +12,8 @@ from numpy.lib.npyio import NpzFile
 
 from cyroialign._validation import (
     MAX_LENGTH,
-    MODES,
     _kind,
     as_array,
-    choice,
     feature_map,
     list_of_boxes,
     same_dtype,
@@ -170,21 +168,18 @@ def map_names(value: Any) -> list[str]:
     return names
 
 
-def average(mode: Any) -> str:
-    if choice(mode, "mode", MODES) != "avg":
-        raise ValueError(
-            f"mode must be 'avg' to pool from several levels, got {mode!r}; call roi_align level by level"
-        )
-    return "avg"
-
-
-def maps_of_levels(x: Any, names: Sequence[str]) -> list[np.ndarray]:
-    """Check the named maps of x, others are not looked at; return them in native byte order."""
+def values_of(x: Any, names: Sequence[str]) -> list[Any]:
+    """Check that x has all the names, and return what it has of them."""
     given = mapping(x, "x")
     missing = [name for name in names if name not in given]
     if missing:
         raise ValueError(f"x must have all maps of featmap_names: it lacks {missing}, and has {list(given)}")
-    maps = [feature_map(given[name], f"x[{name!r}]") for name in names]
+    return [given[name] for name in names]
+
+
+def maps_of_levels(x: Any, names: Sequence[str]) -> list[np.ndarray]:
+    """Check the named maps of x, others are not looked at; return them in native byte order."""
+    maps = [feature_map(one, f"x[{name!r}]") for name, one in zip(names, values_of(x, names), strict=True)]
     return [array.astype(array.dtype.newbyteorder("="), order="K", copy=False) for array in maps]
 
 

@@ -32,7 +32,9 @@ class AnchorGenerator:
     Notes
     -----
     An anchor of size s and aspect ratio r is ``s * sqrt(r)`` high and ``s / sqrt(r)`` wide, computed in
-    float32; halves round to even. This and the order of the anchors are torchvision's.
+    float32; halves round to even. This and the order of the anchors are torchvision's. detectron2 does not
+    round, goes through the aspect ratios of each size, and is told how far apart cells are; for its anchors,
+    set `cell_anchors` to arrays of your own.
 
     Examples
     --------

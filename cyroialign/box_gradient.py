@@ -28,9 +28,9 @@ def roi_align_boxes_backward(
 
     Parameters
     ----------
-    grad_output : (K, C, height, width) array of the dtype of `input`
+    grad_output : (K, C, height, width) array of the dtype of `input`, float32 for uint8
         Gradient to the result of `roi_align`; (K, height, width, C) with ``layout="NHWC"``.
-    input : (N, C, H, W) array of float32 or float64
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
         The feature maps that `roi_align` was given; (N, H, W, C) with ``layout="NHWC"``.
     boxes, spatial_scale, sampling_ratio, aligned, batch_indices, layout, num_threads
         As given to `roi_align`.
@@ -78,11 +78,12 @@ def roi_align_boxes_backward(
     Rows and channels are summed in float64, in an order that the box alone decides: results have the same
     bits for every number of threads, every SIMD level and either layout, whichever other boxes are in the
     call. Time and memory do not grow with how far a box reaches outside the map. A NaN or infinity of the map
-    reaches only the boxes that sample one of its neighbours.
+    reaches only the boxes that sample one of its neighbours. Maps of float16, bfloat16 (that of the package
+    ml_dtypes) and uint8 are copied as float32.
 
     References
     ----------
-    .. [1] B. Jiang, R. Luo, J. Mao, T. Xiao, Y. Jiang, "Acquisition of Localization Confidence for Accurate
+    .. [1] Jiang, Luo, Mao, Xiao, Jiang, "Acquisition of Localization Confidence for Accurate
        Object Detection", ECCV 2018.
 
     Examples
@@ -116,5 +117,5 @@ def roi_align_boxes_backward(
         )
     if not rois.single:
         return target
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         return target.astype(np.float32)

@@ -50,6 +50,10 @@ class FeaturePyramidNetwork:
     second convolution is padded with a ring of zeros. A fresh network has biases of zero and weights
     uniform in :math:`\pm\sqrt{3 / n}`, for n weights an output channel, as torchvision has them.
 
+    The rules are torchvision's. Those of detectron2's FPN (``fuse_type="sum"``, no norm) are the same where
+    each map is half as high and wide as the one before; for its weights, rename ``fpn_lateral2`` and
+    ``fpn_output2`` to ``inner_blocks.0.0`` and ``layer_blocks.0.0``, and so on.
+
     Maps are (N, C, H, W) only. The products are those of NumPy's BLAS: its settings decide about threads,
     and its last bits differ from machine to machine. Beside the maps themselves a call needs scratch for
     some rows of one image.

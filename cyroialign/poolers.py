@@ -61,6 +61,11 @@ def assign_levels(
     (or longdouble), else to float32. A box whose area is zero or negative (inverted on one axis) belongs to
     the finest level; one that is inverted on both axes has the level of its mirror image.
 
+    The small number keeps a box of exactly a level's size there in spite of rounding. Added to the logarithm
+    it is torchvision's; detectron2 adds 1e-8, and MMDetection 1e-6, to the quotient. So a box within a few
+    millionths of a limit may have another level there, and all others have the same. MMDetection's
+    ``finest_scale=56`` is ``canonical_scale=56, canonical_level=min_level``.
+
     References
     ----------
     T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, equation 1.
@@ -140,12 +145,10 @@ class MultiScaleRoIAlign(Settings):
     ----------
     featmap_names : str or sequence of str
         Names of the maps to pool from, from the finest to the coarsest. Other maps are not looked at.
-    output_size, sampling_ratio, aligned, layout, num_threads
+    output_size, sampling_ratio, aligned, mode, layout, num_threads
         As in `roi_align`. torchvision's class has no `aligned`: it is False there.
     canonical_scale, canonical_level : optional
         As in `assign_levels`.
-    mode : {"avg"}, optional
-        How the samples of a bin become one value.
 
     Raises
     ------
@@ -167,7 +170,10 @@ class MultiScaleRoIAlign(Settings):
     depend on the number of threads or the SIMD level. The gradients have the bits of `roi_align_backward`,
     level by level, unless there are so many boxes that they are carried out in several portions.
 
-    torchvision leaves out silently what `featmap_names` has and `x` has not; here that is an error.
+    The defaults are torchvision's class, which leaves out silently what `featmap_names` has and `x` has not;
+    here that is an error. detectron2's ROIPooler with "ROIAlignV2" is ``aligned=True``; its scales are given,
+    not inferred, and `assign_levels` says how its rule of levels differs. Where scales are not powers of two,
+    or levels have another rule, call `roi_align` level by level.
 
     References
     ----------
@@ -204,7 +210,7 @@ class MultiScaleRoIAlign(Settings):
         _validation.spatial_scale(canonical_scale, True, "canonical_scale")
         _validation_pyramid.level_number(canonical_level, "canonical_level")
         _validation.flag(aligned, "aligned")
-        _validation_pyramid.average(mode)
+        _validation.choice(mode, "mode", _validation.MODES)
         _validation.choice(layout, "layout", _validation.LAYOUTS)
         if num_threads is not None:
             _validation.thread_count(num_threads, "num_threads")
@@ -226,8 +232,9 @@ class MultiScaleRoIAlign(Settings):
         Parameters
         ----------
         x : mapping of str to (N, C, H_l, W_l) array
-            The maps, all float32 or all float64; (N, H_l, W_l, C) with ``layout="NHWC"``. Memory in the
-            order of either layout is read in place, if it is that of the first map.
+            The maps, all of one dtype of those that `roi_align` takes; (N, H_l, W_l, C) with
+            ``layout="NHWC"``. Memory in the order of either layout is read in place, if it is that of the
+            first map.
         boxes : list or tuple of N arrays (L_i, 4)
             For each image rows of (x1, y1, x2, y2), in pixels of the image.
         image_shapes : sequence of N (int, int)
@@ -236,8 +243,8 @@ class MultiScaleRoIAlign(Settings):
         Returns
         -------
         (K, C, height, width) ndarray
-            All boxes, image after image, of the dtype and memory order of the first map;
-            (K, height, width, C) with ``layout="NHWC"``.
+            All boxes, image after image, of the dtype of the maps, but float32 for uint8, and the memory
+            order of the first; (K, height, width, C) with ``layout="NHWC"``.
 
         Raises
         ------
@@ -250,19 +257,28 @@ class MultiScaleRoIAlign(Settings):
         first, channels_last = _layout.in_kernel_order(pyramid.maps[0], self.layout)
         others = (_layout.in_given_order(one, self.layout, channels_last) for one in pyramid.maps[1:])
         maps = (first, *others)
+        dtype = _dtypes.of_result(first.dtype)
+        if self.mode != "avg":
+            maps = tuple(map(_dtypes.as_sums, maps))
         bins_y, bins_x = _validation.output_size(self.output_size)
         size = (len(pyramid.levels), pyramid.sizes[0][1], bins_y, bins_x)
         threads = _threads.threads_for(self.num_threads)
-        dtype = _dtypes.of_result(first.dtype)
-        target = _layout.target_for(None, size, dtype, self.layout, channels_last)
+        pooled = _dtypes.of_result(maps[0].dtype)
+        target = _layout.target_for(None, size, pooled, self.layout, channels_last)
         if target.size:
-            rois = pyramid.boxes
+            scales, levels, rois = pyramid.scales, pyramid.levels, pyramid.boxes
             ratio = _validation.sampling_ratio(self.sampling_ratio)
-            kernels(first.dtype).roi_align_levels(
-                tuple(map(_dtypes.as_bits, maps)), pyramid.scales, pyramid.levels, rois.rows,
-                _dtypes.as_bits(target),
-                ratio, bool(self.aligned), rois.single, channels_last, threads,
-            )  # fmt: skip
+            settings = (ratio, bool(self.aligned), rois.single, channels_last)
+            if self.mode == "avg":
+                bits, result = tuple(map(_dtypes.as_bits, maps)), _dtypes.as_bits(target)
+                kernels(first.dtype).roi_align_levels(
+                    bits, scales, levels, rois.rows, result, *settings, threads
+                )
+            else:
+                onnx = self.mode == "onnx_max"
+                kernels(maps[0].dtype).roi_align_max_levels(
+                    maps, scales, levels, rois.rows, target, *settings, onnx, threads
+                )
         return _layout.delivered(target, None, dtype, self.layout, channels_last)
 
     def backward(
@@ -277,15 +293,16 @@ class MultiScaleRoIAlign(Settings):
         Parameters
         ----------
         grad_output : (K, C, height, width) array
-            Gradient to the result, of the dtype of the maps; (K, height, width, C) with ``layout="NHWC"``.
+            Gradient to the result and of its dtype; (K, height, width, C) with ``layout="NHWC"``.
         x, boxes, image_shapes
-            As in the call. Of the maps, shape and dtype count alone.
+            As in the call. In mode "avg" shape and dtype of the maps count alone; a maximum is found again
+            in their numbers.
 
         Returns
         -------
         dict of str to ndarray
-            For each of `featmap_names` the gradient, of the shape of the map and the memory order of
-            `grad_output`; zeros where no box was pooled from.
+            For each of `featmap_names` the gradient, of the shape of the map and the dtype and memory order
+            of `grad_output`; zeros where no box was pooled from.
 
         Raises
         ------
@@ -299,23 +316,34 @@ class MultiScaleRoIAlign(Settings):
         given = _layout.sizes(grads.shape, channels_last)
         _validation.fitting_gradient(given, len(pyramid.levels), pyramid.sizes[0])
         threads = _threads.threads_for(self.num_threads)
+        dtype = grads.dtype
+        if self.mode != "avg":
+            grads = _dtypes.as_sums(grads)
         targets = tuple(
             _layout.target_for(None, size, grads.dtype, self.layout, channels_last) for size in pyramid.sizes
         )
         if grads.size:
-            rois = pyramid.boxes
+            scales, levels, rois = pyramid.scales, pyramid.levels, pyramid.boxes
             ratio = _validation.sampling_ratio(self.sampling_ratio)
-            kernels(grads.dtype).roi_align_levels_backward(
-                _dtypes.as_bits(grads), pyramid.scales, pyramid.levels, rois.rows,
-                tuple(map(_dtypes.as_bits, targets)),
-                ratio, bool(self.aligned), rois.single, channels_last, threads,
-            )  # fmt: skip
+            settings = (ratio, bool(self.aligned), rois.single, channels_last)
+            if self.mode == "avg":
+                bits, results = _dtypes.as_bits(grads), tuple(map(_dtypes.as_bits, targets))
+                kernels(dtype).roi_align_levels_backward(
+                    bits, scales, levels, rois.rows, results, *settings, threads
+                )
+            else:
+                maps = tuple(
+                    _layout.in_given_order(_dtypes.as_sums(one), self.layout, channels_last)
+                    for one in pyramid.maps
+                )
+                onnx = self.mode == "onnx_max"
+                kernels(grads.dtype).roi_align_max_levels_backward(
+                    grads, maps, scales, levels, rois.rows, targets, *settings, onnx, threads
+                )
         else:
             for target in targets:
                 target.fill(0)
-        gradients = (
-            _layout.delivered(target, None, grads.dtype, self.layout, channels_last) for target in targets
-        )
+        gradients = (_layout.delivered(target, None, dtype, self.layout, channels_last) for target in targets)
         return dict(zip(self.featmap_names, gradients, strict=True))
 
     def _read(self, x: Any, boxes: Any, image_shapes: Any) -> "_Pyramid":

@@ -28,7 +28,7 @@ def ps_roi_align(
 
     Parameters
     ----------
-    input : (N, C * height * width, H, W) array of float32 or float64
+    input : (N, C * height * width, H, W) array of float32, float64, float16, bfloat16 or uint8
         Feature maps, with C channels for each bin; (N, H, W, C * height * width) with ``layout="NHWC"``.
         Memory in the order of either layout is read in place, so a transposed view costs nothing; other
         strides cost one copy.
@@ -56,7 +56,8 @@ def ps_roi_align(
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype and memory order of `input`; (K, height, width, C) with ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
+        ``layout="NHWC"``.
 
     Raises
     ------
@@ -84,15 +85,18 @@ def ps_roi_align(
     off the scaled coordinates; to undo that, add ``0.5 / spatial_scale`` to them. A bin without samples,
     with adaptive sampling one of a box of zero or negative size, is 0; torchvision has NaN for zero sizes.
 
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes) or uint8 is what float32 gives,
+    rounded once to the dtype of the result. Such a map is copied as float32.
+
     Results have the same bits for every number of threads and every SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
     the map. A NaN or infinity reaches only the bins that sample one of its neighbours.
 
     References
     ----------
-    .. [1] J. Dai, Y. Li, K. He, J. Sun, "R-FCN: Object Detection via Region-based Fully Convolutional
+    .. [1] Dai, Li, He, Sun, "R-FCN: Object Detection via Region-based Fully Convolutional
        Networks", NeurIPS 2016.
-    .. [2] Y. Li et al., "Light-Head R-CNN: In Defense of Two-Stage Object Detector", 2017.
+    .. [2] Li et al., "Light-Head R-CNN: In Defense of Two-Stage Object Detector", 2017.
 
     Examples
     --------
@@ -134,7 +138,7 @@ def ps_roi_align_backward(
 
     Parameters
     ----------
-    grad_output : (K, C, height, width) array of float32 or float64
+    grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
         Gradient to the result of `ps_roi_align`; (K, height, width, C) with ``layout="NHWC"``.
     boxes, spatial_scale, sampling_ratio, batch_indices
         As given to `ps_roi_align`.

@@ -31,7 +31,7 @@ def roi_align(
 
     Parameters
     ----------
-    input : (N, C, H, W) array of float32 or float64
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
         in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
@@ -65,7 +65,8 @@ def roi_align(
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype and memory order of `input`; (K, height, width, C) with ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
+        ``layout="NHWC"``.
 
     Raises
     ------
@@ -104,13 +105,31 @@ def roi_align(
     0 whatever it is. Of the samples of a bin between the same pixels, the first and the last on each axis are
     looked at: interpolation is linear between pixels, so that no other can be larger but by rounding.
 
+    The result of a map of float16 or bfloat16 (that of the package ml_dtypes) is what float32 gives, rounded
+    once, to nearest; that of uint8 is of float32, since a mean of bytes is none. The mean converts such maps
+    in registers, as it reads them; for a maximum they are copied as float32.
+
+    The rules and defaults are torchvision's. What other libraries compute by default, or when asked to:
+
+    - detectron2 (ROIAlignV2), MMCV, PaddlePaddle: ``aligned=True``.
+    - ONNX, onnxruntime: a ``coordinate_transformation_mode`` of "half_pixel", the default since opset 16, is
+      ``aligned=True``; "output_half_pixel", and any RoiAlign of an older opset, is ``aligned=False``. Its
+      ``sampling_ratio`` means the same, 0 being adaptive, and its mode "max" is ``mode="onnx_max"``. The
+      ReferenceEvaluator of the package onnx takes half a pixel off in any opset.
+    - OpenVINO: "asymmetric" is ``aligned=False`` and "half_pixel_for_nn" ``aligned=True``. "half_pixel" takes
+      the half pixel off before and after scaling: ``aligned=True`` with 0.5 added to every coordinate.
+    - Maxima: MMCV's starts at -10000 and OpenVINO's at 0, which hides smaller values; here none is hidden.
+      ``np.maximum(output, 0)`` is OpenVINO's.
+    - An aligned box without area that has no samples is NaN in OpenVINO and PaddlePaddle, and 0 here.
+    - TensorFlow's ``crop_and_resize`` is no RoIAlign: it takes one sample a bin, from corner to corner.
+
     Results have the same bits for every number of threads and every SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
     the map. A NaN or infinity reaches only the bins that sample one of its neighbours.
 
     References
     ----------
-    .. [1] K. He, G. Gkioxari, P. Dollár, R. Girshick, "Mask R-CNN", ICCV 2017.
+    .. [1] He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
     .. [2] `mmcv.ops.RoIAlign <https://mmcv.readthedocs.io>`_ with ``pool_mode="max"``.
     .. [3] `RoiAlign <https://onnx.ai/onnx/operators/onnx__RoiAlign.html>`_ with ``mode="max"``.
 
@@ -173,7 +192,7 @@ def roi_align_backward(
 
     Parameters
     ----------
-    grad_output : (K, C, height, width) array of float32 or float64
+    grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
         Gradient to the result of `roi_align`; (K, height, width, C) with ``layout="NHWC"``.
     boxes, spatial_scale, sampling_ratio, aligned, batch_indices
         As given to `roi_align`.
@@ -181,7 +200,7 @@ def roi_align_backward(
         The shape of the feature map, in the order of `layout`.
     mode : {"avg", "max", "onnx_max"}, optional
         As given to `roi_align`.
-    input : array of shape `input_shape` and the dtype of `grad_output`
+    input : array of shape `input_shape` and the dtype of `grad_output`, or uint8 where that is float32
         The feature map. The gradient of the mean does not depend on it, and it may be left out; that of a
         maximum does. Memory in another order than that of `grad_output` costs one copy.
     layout, num_threads : optional
@@ -213,8 +232,9 @@ def roi_align_backward(
     or a bin has no samples, the gradient goes nowhere; of a NaN it goes to the first NaN. The winners
     are found again from `input`.
 
-    The sums run in an order that depends on the boxes alone, without atomic operations, so that the
-    result has the same bits for every number of threads and every SIMD level.
+    The sums of a gradient of float16 or bfloat16 are kept in float32, and rounded once in the end. They run
+    in an order that depends on the boxes alone, without atomic operations, so that the result has the same
+    bits for every number of threads and every SIMD level.
 
     Examples
     --------

@@ -127,7 +127,9 @@ def plot(picture, path, file):
     draw(panels["end"], path[-1], color=colours[-1], linewidth=2)
     fits = np.array([overlap(boxes) for boxes in path])
     for (x1, y1, *_), before, after in zip(path[-1], fits[0], fits[-1], strict=True):
-        panels["end"].text(x1, y1 - 3, f"{before:.2f} → {after:.2f}", color="white", size=9)
+        ground = {"facecolor": "black", "linewidth": 0, "pad": 1}
+        words = f"{before:.2f} → {after:.2f}"
+        panels["end"].text(x1, y1 - 4, words, color="white", size=9, bbox=ground)
     panels["way"].set_title(f"{len(path) - 1} steps, from magenta to yellow", size="medium", loc="left")
     panels["end"].set_title("start, end, and their overlap with the window", size="medium", loc="left")
 

@@ -254,6 +254,11 @@ cdef inline void find_lines(const RoI* roi, const Rows* rows, int* first, int* l
         last[0] -= 1
 
 
+cdef inline pooled* bins_of(const Call* call, const RoI* roi, Py_ssize_t channel) noexcept nogil:
+    """The bins of a RoI of a channels-first map, from a channel on."""
+    return call.output + (roi.row * call.channels + channel) * call.plan.bins_y * call.plan.bins_x
+
+
 cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, real* scratch) noexcept nogil:
     """Up to LANES channels, from `channel` on, of a channels-first map.
 
@@ -263,7 +268,7 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
     cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t plane = shape.height * shape.width, bins = shape.bins_y * shape.bins_x
     cdef const pixel* source = roi.level.map + (roi.image * call.channels + channel) * plane
-    cdef pooled* target = call.output + (roi.row * call.channels + channel) * bins
+    cdef pooled* target = bins_of(call, roi, channel)
     cdef int planes = <int> min(call.channels - channel, LANES)
     cdef Py_ssize_t step = call.slab * LANES, pitch = roi.strips * LANES
     cdef real* pixels = scratch  # columns, rows of the slab, channels
@@ -317,67 +322,125 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
         y += rows
 
 
+cdef inline bint fetch(real* target, const pooled* source, Py_ssize_t n) noexcept nogil:
+    """Copy n numbers, as they are summed; False if one is not finite."""
+    cdef lanes part, sums = zeros()
+    cdef Py_ssize_t i = 0
+    while i < n:
+        if i + LANES <= n:
+            part = load_pooled(source + i)
+            store(target + i, part)
+        else:
+            part = load_first_pooled(source + i, n - i)
+            store_first(target + i, part, n - i)
+        sums = sums + <real> 0 * part
+        i += LANES
+    return all_zero(sums)
+
+
+cdef inline lanes share(lanes weight, real bin, bint finite) noexcept nogil:
+    """What a bin gives to the pixels of a strip: 0 to those out of its reach, also if it is not finite."""
+    cdef lanes part = weight * bin
+    if not finite:
+        part = unless_reached(weight, zeros(), part)
+    return part
+
+
+cdef inline void expand_taps(
+    real* target, Py_ssize_t pitch, const real* bins, const Sampling* shape, int planes,
+    Py_ssize_t first, Py_ssize_t last, const Band* band, int t, int taps, bint add, bint finite,
+) noexcept nogil:
+    """`expand` with one to four taps from `t` on; taps, add and finite are constants where this is inlined."""
+    cdef const Py_ssize_t* offset = band.offset + t
+    cdef const real* weight = band.weight + t * LANES
+    cdef Py_ssize_t a = offset[0], b = offset[1 if taps > 1 else 0]
+    cdef Py_ssize_t c = offset[2 if taps > 2 else 0], d = offset[3 if taps > 3 else 0]
+    cdef lanes a_weight = load(weight), b_weight = load(weight + (LANES if taps > 1 else 0))
+    cdef lanes c_weight = load(weight + (2 * LANES if taps > 2 else 0))
+    cdef lanes d_weight = load(weight + (3 * LANES if taps > 3 else 0))
+    cdef lanes total
+    cdef const real* source
+    cdef real* line
+    cdef Py_ssize_t i
+    cdef int plane
+    for plane in range(planes):
+        source = bins + (plane * shape.bins_y + first) * shape.bins_x
+        line = target + plane * pitch
+        for i in range(first, last):
+            total = share(a_weight, source[a], finite)
+            if add:
+                total = load(line) + total
+            if taps > 1:
+                total = total + share(b_weight, source[b], finite)
+            if taps > 2:
+                total = total + share(c_weight, source[c], finite)
+            if taps > 3:
+                total = total + share(d_weight, source[d], finite)
+            store(line, total)
+            source += shape.bins_x
+            line += STRIPS * LANES
+
+
+cdef inline void expand(
+    real* target, Py_ssize_t pitch, const real* bins, const Sampling* shape, int planes,
+    Py_ssize_t first, Py_ssize_t last, const Band* band, int strip, bint finite,
+) noexcept nogil:
+    """Spread rows [first, last) of the bins of some planes over the pixels of a strip.
+
+    Taps are added one after the other, not by fours as in `blend`: how many bins reach a strip depends on
+    its width, on which the sum of a pixel must not depend.
+    """
+    cdef int t = band.begin[strip], end = band.begin[strip + 1]
+    cdef int head = (end - t - 1) % 4 + 1
+    if head == 1:
+        expand_taps(target, pitch, bins, shape, planes, first, last, band, t, 1, False, finite)
+    elif head == 2:
+        expand_taps(target, pitch, bins, shape, planes, first, last, band, t, 2, False, finite)
+    elif head == 3:
+        expand_taps(target, pitch, bins, shape, planes, first, last, band, t, 3, False, finite)
+    else:
+        expand_taps(target, pitch, bins, shape, planes, first, last, band, t, 4, False, finite)
+    for t in range(t + head, end, 4):
+        expand_taps(target, pitch, bins, shape, planes, first, last, band, t, 4, True, finite)
+
+
 cdef void backward_planes(
     const Call* call, const RoI* roi, real* sums, const Rows* rows, real* scratch
 ) noexcept nogil:
     """The transpose of `forward_planes`; adds to some rows alone, which begin at `sums`.
 
-    Columns are taken a few strips at a time, so that scratch does not grow with the map.
+    The x step gives each bin to all pixels of a strip at once. Columns are taken a few strips at a time, so
+    that scratch does not grow with the map.
     """
     cdef const Sampling* shape = &roi.level.sampling
-    cdef Py_ssize_t bins = shape.bins_y * shape.bins_x
-    cdef const pooled* source = call.output + (roi.row * call.channels + rows.channel) * bins
-    cdef real* target
+    cdef Py_ssize_t area = shape.bins_y * shape.bins_x, pitch = shape.bins_y * STRIPS * LANES
     cdef int planes = <int> rows.count
-    # Reading past the end of a row is harmless, past the end of the array it is not.
-    cdef bint at_end = ((call.rois - roi.row) * call.channels - rows.channel - planes) * bins < LANES
-    cdef Py_ssize_t step = shape.bins_y * LANES, pitch = shape.bins_y * STRIPS * LANES
-    cdef real* bins_x = scratch  # bins of x, bins of y, channels
-    cdef real* pixels = bins_x + (shape.bins_x + LANES) * step  # columns, bins of y, channels
-    cdef real* lines = pixels + STRIPS * LANES * step  # channels, bins of y, columns
-    cdef Py_ssize_t first = shape.bins_y, last = 0, i, s, strips, at
-    cdef int y, end, c, r, x
-    cdef lanes tile[LANES]
+    cdef real* bins = scratch  # channels, bins of y, bins of x
+    cdef real* lines = bins + area * LANES  # channels, bins of y, columns
+    cdef real* target
+    cdef Py_ssize_t first = shape.bins_y, last = 0, i, s, strips
+    cdef int y, end, c, r, strip
+    cdef bint finite = fetch(bins, bins_of(call, roi, rows.channel), planes * area)
     find_lines(roi, rows, &y, &end)
     for i in range(roi.y.begin[y], roi.y.begin[end]):
         first = min(first, roi.y.offset[i] // (STRIPS * LANES))
         last = max(last, roi.y.offset[i] // (STRIPS * LANES) + 1)
-    for i in range(first, last):
-        at = 0
-        while at < shape.bins_x:
-            for c in range(LANES):
-                tile[c] = zeros()
-            for c in range(planes):
-                if at_end:
-                    tile[c] = load_first_pooled(source + c * bins + i * shape.bins_x + at, shape.bins_x - at)
-                else:
-                    tile[c] = load_pooled(source + c * bins + i * shape.bins_x + at)
-            transpose(tile)
-            for c in range(LANES):
-                store(bins_x + (at + c) * step + i * LANES, tile[c])
-            at += LANES
     for r in range(roi.runs):
         s = 0
         while s < roi.run[r].strips:
             strips = min(STRIPS, roi.run[r].strips - s)
-            for i in range(strips * LANES):
-                x = roi.run[r].slot + <int> (s * LANES + i)
-                blend[real](
-                    pixels + i * step + first * LANES, 0, bins_x + first * LANES, 0, 1, last - first,
-                    &roi.x, x, False, False,
-                )
-            for i in range(first, last):
-                for at in range(strips):
-                    for c in range(LANES):
-                        tile[c] = load(pixels + (at * LANES + c) * step + i * LANES)
-                    transpose(tile)
-                    for c in range(LANES):
-                        store(lines + c * pitch + (i * STRIPS + at) * LANES, tile[c])
+            for i in range(strips):
+                strip = roi.run[r].slot // LANES + <int> (s + i)
+                target = lines + (first * STRIPS + i) * LANES
+                if finite:
+                    expand(target, pitch, bins, shape, planes, first, last, &roi.x, strip, True)
+                else:
+                    expand(target, pitch, bins, shape, planes, first, last, &roi.x, strip, False)
             for i in range(y, end):
                 target = sums + (roi.map_row[i] - rows.first) * shape.width
                 target += roi.run[r].column + s * LANES
                 if shape.width >= LANES:
-                    blend[real](target, rows.pitch, lines, pitch, planes, strips, &roi.y, <int> i, True, True)
+                    blend[real](target, rows.pitch, lines, pitch, planes, strips, &roi.y, <int> i, True, False)
                 else:
                     for c in range(planes):
                         blend_first[real](

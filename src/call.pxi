@@ -101,8 +101,8 @@ cdef bint open_call(
         x_stride = call.width
     elif backward:
         call.width = LANES
-        call.scratch_reals = plan.bins_y * LANES * (plan.bins_x + LANES + 2 * STRIPS * LANES)
-        x_stride = plan.bins_y * LANES
+        call.scratch_reals = plan.bins_y * LANES * (plan.bins_x + STRIPS * LANES)
+        x_stride = 1
     else:
         call.width = LANES
         call.pitch = min(plan.width + 2 * LANES, pixels * LANES)
@@ -173,9 +173,8 @@ cdef void share_out(const Call* call, Level* level, Py_ssize_t wanted, bint back
         level.pieces = call.blocks * level.belts * level.parts
 
 
-cdef inline const Level* find_level(const Call* call, Py_ssize_t* piece) noexcept nogil:
-    """The level of a piece of a call, whose number becomes that among the pieces of the level."""
-    cdef const Level* level = call.plan.levels
+cdef inline const Level* find_level(const Level* level, Py_ssize_t* piece) noexcept nogil:
+    """The level, of those from the first on, of a piece, whose number becomes that among its pieces."""
     while piece[0] >= level.pieces:
         piece[0] -= level.pieces
         level += 1

@@ -216,27 +216,40 @@ cdef int cover(Band* band, Py_ssize_t length, int width, int* slot, Py_ssize_t* 
     return s + 1
 
 
-cdef void transpose_band(const Band* band, int lines, Band* turned) noexcept nogil:
-    """The transpose of a covered band: a line a slot, whose offsets are bins, in rising order."""
-    cdef int t, line, taps = band.begin[band.lines]
-    cdef Py_ssize_t slot
+cdef void transpose_band(const Band* band, int strips, int width, Band* turned) noexcept nogil:
+    """The transpose of a covered band: a line a strip, whose offsets are bins, in rising order.
+
+    Each tap has as many weights as a strip has slots: 0 for those that the bin does not reach.
+    """
+    cdef int t, line, at = 0
+    cdef Py_ssize_t strip, latest
     cdef int* begin = turned.begin
-    turned.lines = lines
-    for slot in range(lines + 1):
-        begin[slot] = 0
-    for t in range(taps):
-        begin[band.offset[t] + 1] += 1
-    for slot in range(lines):
-        begin[slot + 1] += begin[slot]
+    turned.lines = strips
+    for strip in range(strips + 1):
+        begin[strip] = 0
     for line in range(band.lines):
+        latest = -1
         for t in range(band.begin[line], band.begin[line + 1]):
-            slot = band.offset[t]
-            turned.offset[begin[slot]] = line
-            turned.weight[begin[slot]] = band.weight[t]
-            begin[slot] += 1
+            strip = band.offset[t] // width
+            if strip != latest:
+                begin[strip + 1] += 1
+                latest = strip
+    for strip in range(strips):
+        begin[strip + 1] += begin[strip]
+    for line in range(band.lines):
+        latest = -1
+        for t in range(band.begin[line], band.begin[line + 1]):
+            strip = band.offset[t] // width
+            if strip != latest:
+                at = begin[strip]
+                begin[strip] += 1
+                latest = strip
+                turned.offset[at] = line
+                memset(turned.weight + at * width, 0, width * sizeof(real))
+            turned.weight[at * width + band.offset[t] % width] = band.weight[t]
     # Filling moved each beginning to the next one: move them back.
-    for slot in range(lines, 0, -1):
-        begin[slot] = begin[slot - 1]
+    for strip in range(strips, 0, -1):
+        begin[strip] = begin[strip - 1]
     begin[0] = 0
 
 

@@ -158,7 +158,7 @@ cdef int carry_out(
 
 
 cdef void forward_piece(const Call* call, Py_ssize_t piece, int thread) noexcept nogil:
-    cdef const Level* level = find_level(call, &piece)
+    cdef const Level* level = find_level(call.plan.levels, &piece)
     cdef Py_ssize_t part = piece % level.parts, belt = piece // level.parts % level.belts
     cdef Py_ssize_t channel = piece // (level.belts * level.parts) * call.width
     cdef real* scratch = call.scratch + thread * call.scratch_reals
@@ -231,10 +231,11 @@ cdef void backward_piece(
     const Call* call, Py_ssize_t piece, bint begin, bint end, int thread
 ) noexcept nogil:
     """Add the RoIs of a plan to rows of a gradient: begin with zeros; in the end the sums are rounded."""
-    cdef const Level* level = find_level(call, &piece)
+    cdef const Level* level = find_level(call.plan.levels, &piece)
     cdef Py_ssize_t height = level.sampling.height, belt = piece % level.belts
     cdef Py_ssize_t image = piece // (level.belts * call.blocks)
     cdef Py_ssize_t channel = piece // level.belts % call.blocks * call.width
+    cdef Py_ssize_t area = call.plan.bins_y * call.plan.bins_x
     cdef Rows rows = rows_of(
         &level.sampling, call.channels, call.channels_last, image, channel, call.width,
         height * belt // level.belts, height * (belt + 1) // level.belts,
@@ -256,6 +257,8 @@ cdef void backward_piece(
             if call.channels_last:
                 backward_pixels(call, roi, sums, &summed, scratch)
             else:
+                if roi + 1 < last:  # its bins lie far from these: benchmarks/backward.py, P4-box
+                    prefetch_source(bins_of(call, roi + 1, rows.channel), rows.count * area * sizeof(pooled))
                 backward_planes(call, roi, sums, &summed, scratch)
         roi += 1
     if NARROW and end:

@@ -22,9 +22,11 @@ cdef extern from "simd.h" nogil:
     void store_first(real* target, lanes v, Py_ssize_t n)
     void store_wide(real* target, wide v)
     void prefetch(const void* target, Py_ssize_t bytes)
+    void prefetch_source(const void* source, Py_ssize_t bytes)
     lanes larger(lanes a, lanes b)  # NaN if either is, and b if they are equal
     lanes where_reached(lanes value, lanes largest, lanes v)  # v where value is the largest or NaN, else 0
     lanes unless_reached(lanes value, lanes largest, lanes v)  # v where it is neither, else 0
+    bint all_zero(lanes v)
     lane_numbers numbers(lane_number value)
     void contest(Winners* winners, lanes v, int row, int column)
     void transpose(lanes* v)  # of LANES vectors

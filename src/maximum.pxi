@@ -57,7 +57,8 @@ cdef inline void weigh_tile(
     lanes* tile, const Work* work, Py_ssize_t channel, Py_ssize_t column, int t, int end, bint summed
 ) noexcept nogil:
     """`weigh` for one strip of a channels-first map: a vector a plane, up to LANES planes."""
-    cdef Py_ssize_t width = work.call.sampling.width, plane = work.call.sampling.height * width, c
+    cdef Py_ssize_t width = work.roi.level.sampling.width
+    cdef Py_ssize_t plane = work.roi.level.sampling.height * width, c
     cdef const real* map = work.map + channel * plane + column
     if work.n - channel >= LANES and width >= LANES:
         weigh(tile, LANES, map, plane, &work.roi.y.taps, t, end, summed)
@@ -70,71 +71,78 @@ cdef inline void weigh_tile(
 
 cdef inline void read_line(const Work* work, int t, int end, bint summed, real* line) noexcept nogil:
     """Make a line of the rows of the map that the taps from t to end name."""
-    cdef Py_ssize_t pitch = work.call.pitch, j, i
+    cdef Py_ssize_t pitch = work.call.pitch, j = 0, i
     cdef const Band* y = &work.roi.y.taps
     cdef const real* pixel
+    cdef real* target
     cdef lanes tile[LANES]
     cdef lanes four[4]
     cdef int s
-    for s in range(work.roi.strips):
-        j = 0
-        if work.call.channels_last:
-            pixel = work.map + work.roi.strip[s] * work.call.channels
-            while j + 4 * LANES <= work.n:
-                weigh(four, 4, pixel + j, LANES, y, t, end, summed)
-                for i in range(4):
-                    store(line + j + i * LANES, four[i])
-                j += 4 * LANES
-            while j < work.n:
-                store(line + j, weigh_first(pixel + j, y, t, end, summed, work.n - j))
-                j += LANES
-            line += pitch
-        else:
-            while j < work.n:
+    if not work.call.channels_last:  # strip after strip of a few planes: a page of the map has them all
+        while j < work.n:
+            target = line + j
+            for s in range(work.roi.strips):
                 weigh_tile(tile, work, j, work.roi.strip[s], t, end, summed)
                 transpose(tile)
                 for i in range(LANES):
-                    store(line + i * pitch + j, tile[i])
-                j += LANES
-            line += LANES * pitch
+                    store(target + i * pitch, tile[i])
+                target += LANES * pitch
+            j += LANES
+        return
+    for s in range(work.roi.strips):
+        pixel = work.map + work.roi.strip[s] * work.call.channels
+        j = 0
+        while j + 4 * LANES <= work.n:
+            weigh(four, 4, pixel + j, LANES, y, t, end, summed)
+            for i in range(4):
+                store(line + j + i * LANES, four[i])
+            j += 4 * LANES
+        while j < work.n:
+            store(line + j, weigh_first(pixel + j, y, t, end, summed, work.n - j))
+            j += LANES
+        line += pitch
 
 
 cdef inline void add_line(const Work* work, int t, int end, bint summed, const real* line) noexcept nogil:
     """The transpose of `read_line`: adds the gradient of a line to the rows that are this piece's."""
-    cdef Py_ssize_t pitch = work.call.pitch, width = work.call.sampling.width
-    cdef Py_ssize_t plane = work.call.sampling.height * width, at, j, i, n
+    cdef Py_ssize_t pitch = work.call.pitch, width = work.roi.level.sampling.width
+    cdef Py_ssize_t plane = work.roi.level.sampling.height * width, at, j = 0, i, n
     cdef const real* grad_line = work.grad_line
     cdef lanes largest[8]  # LANES, or four
     cdef lanes left[8]
     cdef int s
-    for s in range(work.roi.strips):
-        j = 0
+    if not work.call.channels_last:
         while j < work.n:
             n = min(work.n - j, <Py_ssize_t> LANES)
-            if work.call.channels_last:
-                at = work.roi.strip[s] * work.call.channels + j
-                if j + 4 * LANES <= work.n:
-                    for i in range(4):
-                        largest[i], left[i] = load(line + j + i * LANES), load(grad_line + j + i * LANES)
-                    add_vectors(work, at, LANES, 4, LANES, t, end, summed, largest, left)
-                    j += 3 * LANES
-                else:
-                    largest[0], left[0] = load(line + j), load(grad_line + j)
-                    add_vectors(work, at, LANES, 1, n, t, end, summed, largest, left)
-            else:
-                at = j * plane + work.roi.strip[s]
+            for s in range(work.roi.strips):
                 for i in range(LANES):
-                    left[i] = load(grad_line + i * pitch + j)
+                    left[i] = load(grad_line + (s * LANES + i) * pitch + j)
                 transpose(left)
                 if not summed:
                     weigh_tile(largest, work, j, work.roi.strip[s], t, end, summed)
+                at = j * plane + work.roi.strip[s]
                 if n == LANES and width >= LANES:
                     add_vectors(work, at, plane, LANES, LANES, t, end, summed, largest, left)
                 else:
                     add_vectors(work, at, plane, n, width, t, end, summed, largest, left)
             j += LANES
-        line += pitch * work.call.strip_width
-        grad_line += pitch * work.call.strip_width
+        return
+    for s in range(work.roi.strips):
+        j = 0
+        while j < work.n:
+            at = work.roi.strip[s] * work.call.channels + j
+            if j + 4 * LANES <= work.n:
+                for i in range(4):
+                    largest[i], left[i] = load(line + j + i * LANES), load(grad_line + j + i * LANES)
+                add_vectors(work, at, LANES, 4, LANES, t, end, summed, largest, left)
+                j += 4 * LANES
+            else:
+                largest[0], left[0] = load(line + j), load(grad_line + j)
+                n = min(work.n - j, <Py_ssize_t> LANES)
+                add_vectors(work, at, LANES, 1, n, t, end, summed, largest, left)
+                j += LANES
+        line += pitch
+        grad_line += pitch
 
 
 cdef inline void add_vectors(
@@ -243,7 +251,7 @@ cdef inline void share_bin(
 
 cdef void write_bins(const Work* work, Py_ssize_t y) noexcept nogil:
     """Write one row of bins."""
-    cdef Py_ssize_t width = work.call.sampling.bins_x, plane = work.call.sampling.bins_y * width
+    cdef Py_ssize_t width = work.call.bins_x, plane = work.call.bins_y * width
     cdef Py_ssize_t pitch = work.call.pitch, n = work.n, j = 0, at, x, i
     cdef lanes tile[LANES]
     while j < n:
@@ -268,7 +276,7 @@ cdef void write_bins(const Work* work, Py_ssize_t y) noexcept nogil:
 
 cdef void read_grad_bins(const Work* work, Py_ssize_t y) noexcept nogil:
     """Read the gradient of one row of bins, as `write_bins` writes them."""
-    cdef Py_ssize_t width = work.call.sampling.bins_x, plane = work.call.sampling.bins_y * width
+    cdef Py_ssize_t width = work.call.bins_x, plane = work.call.bins_y * width
     cdef Py_ssize_t pitch = work.call.pitch, n = work.n, j = 0, at, x, i
     cdef lanes tile[LANES]
     while j < n:

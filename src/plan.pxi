@@ -30,7 +30,7 @@ cdef struct RoI:
     const Level* level
     Py_ssize_t image
     Band y  # forward: bins from rows of the map; backward: rows of the map from bins
-    Band x  # forward: bins from slots; backward: slots from bins
+    Band x  # forward: bins from slots; backward: strips from bins, with a weight for each slot
     Py_ssize_t* map_row  # backward: the row of the map that each line of y is
     Py_ssize_t* strip  # the first column of each strip; slot j of strip s is column strip[s] + j
     int strips
@@ -54,6 +54,7 @@ cdef struct Plan:
     Py_ssize_t height, width, bins_y, bins_x  # of the tallest and of the widest map; the output size
     bint transposed  # for backward
     int strip_width
+    int weights_x  # a tap of x
     Py_ssize_t x_stride  # from line to line of what the x step reads
     Py_ssize_t capacity, count  # RoIs: room for, planned
     Py_ssize_t taps_y, taps_x, strips, lines_y, lines_x  # the most that a RoI can have
@@ -82,10 +83,11 @@ cdef inline Py_ssize_t whole_words(Py_ssize_t n, size_t size) noexcept nogil:
     return (n * <Py_ssize_t> size + 7) // 8 * 8
 
 
-cdef inline Py_ssize_t band_bytes(Py_ssize_t lines, Py_ssize_t taps) noexcept nogil:
+cdef inline Py_ssize_t band_bytes(Py_ssize_t lines, Py_ssize_t taps, int width=1) noexcept nogil:
+    """Room for a band each of whose taps has `width` weights."""
     return (
         whole_words(lines + 1, sizeof(int)) + whole_words(taps, sizeof(Py_ssize_t))
-        + whole_words(taps, sizeof(real))
+        + whole_words(taps * width, sizeof(real))
     )
 
 
@@ -95,10 +97,12 @@ cdef inline void* take(char** room, Py_ssize_t n, size_t size) noexcept nogil:
     return taken
 
 
-cdef inline void take_band(char** room, Band* band, Py_ssize_t lines, Py_ssize_t taps) noexcept nogil:
+cdef inline void take_band(
+    char** room, Band* band, Py_ssize_t lines, Py_ssize_t taps, int width=1
+) noexcept nogil:
     band.begin = <int*> take(room, lines + 1, sizeof(int))
     band.offset = <Py_ssize_t*> take(room, taps, sizeof(Py_ssize_t))
-    band.weight = <real*> take(room, taps, sizeof(real))
+    band.weight = <real*> take(room, taps * width, sizeof(real))
 
 
 cdef bint open_plan(
@@ -116,12 +120,13 @@ cdef bint open_plan(
     plan.taps_x = most_taps(plan.bins_x, ratio, plan.width)
     plan.strips = min(plan.taps_x, plan.width // strip_width + 1)
     plan.lines_y = plan.taps_y if transposed else plan.bins_y
-    plan.lines_x = plan.strips * strip_width if transposed else plan.bins_x
+    plan.lines_x = plan.strips if transposed else plan.bins_x
+    plan.weights_x = strip_width if transposed else 1
     # Gradients are summed plan by plan, so the lanes must have no say in how many RoIs a plan takes.
     plan.capacity = max(1, min(boxes, PLAN_TAPS // (plan.taps_y + plan.taps_x + ROI_TAPS)))
     plan.count = 0
     plan.table_bytes = (
-        band_bytes(plan.lines_y, plan.taps_y) + band_bytes(plan.lines_x, plan.taps_x)
+        band_bytes(plan.lines_y, plan.taps_y) + band_bytes(plan.lines_x, plan.taps_x, plan.weights_x)
         + whole_words(plan.strips + (plan.lines_y if transposed else 0), sizeof(Py_ssize_t))
         + whole_words(plan.strips, sizeof(Run))
         + whole_words(plan.bins_y + 3 * plan.bins_x, sizeof(int))
@@ -148,16 +153,25 @@ cdef void make_plan(
     Plan* plan, const double* boxes, Py_ssize_t first, Py_ssize_t last, int threads
 ) noexcept nogil:
     """Plan the RoIs from `first` on, as many as there is room for before `last`."""
-    cdef Py_ssize_t i, level
+    cdef Py_ssize_t i
     plan.count = min(plan.capacity, last - first)
-    for i in range(plan.count):
-        level = plan.level_of_box[first + i] if plan.level_of_box != NULL else 0
-        plan.visits[i] = visit(&plan.levels[level].sampling, boxes, first + i)
-        plan.visits[i].level = level
-    qsort(plan.visits, plan.count, sizeof(Visit), compare_visits)
+    order_by_level(plan.visits, plan.levels, plan.level_of_box, boxes, first, plan.count)
     # Each iteration writes one RoI with its tables, and the draft of its thread.
     for i in prange(plan.count, num_threads=threads, schedule="static", use_threads_if=threads > 1):
         plan_roi(plan, boxes, i, threadid())
+
+
+cdef void order_by_level(
+    Visit* visits, const Level* levels, const Py_ssize_t* level_of_box, const double* boxes,
+    Py_ssize_t first, Py_ssize_t count,
+) noexcept nogil:
+    """The visits of `count` boxes from `first` on; level_of_box: NULL if all are of the first level."""
+    cdef Py_ssize_t i, level
+    for i in range(count):
+        level = level_of_box[first + i] if level_of_box != NULL else 0
+        visits[i] = visit(&levels[level].sampling, boxes, first + i)
+        visits[i].level = level
+    qsort(visits, count, sizeof(Visit), compare_visits)
 
 
 cdef Py_ssize_t visits_before(
@@ -197,7 +211,7 @@ cdef void plan_roi(Plan* plan, const double* boxes, Py_ssize_t i, int thread) no
     roi.row = plan.visits[i].row
     roi.level, roi.image = level, plan.visits[i].image
     take_band(&table, &roi.y, plan.lines_y, plan.taps_y)
-    take_band(&table, &roi.x, plan.lines_x, plan.taps_x)
+    take_band(&table, &roi.x, plan.lines_x, plan.taps_x, plan.weights_x)
     roi.run = <Run*> take(&table, plan.strips, sizeof(Run))
     roi.first_row = <int*> take(&table, sampling.bins_y + 3 * sampling.bins_x, sizeof(int))
     roi.first_column = roi.first_row + sampling.bins_y
@@ -209,13 +223,13 @@ cdef void plan_roi(Plan* plan, const double* boxes, Py_ssize_t i, int thread) no
         take_band(&room, &draft, max(sampling.bins_y, sampling.bins_x), max(plan.taps_y, plan.taps_x))
         sample(sampling, boxes, roi.row, True, &draft)
         lines = cover(&draft, sampling.height, 1, slot, roi.map_row)
-        transpose_band(&draft, lines, &roi.y)
+        transpose_band(&draft, lines, 1, &roi.y)
         sample(sampling, boxes, roi.row, False, &draft)
         roi.top, roi.bottom = 0, 0
         if lines:
             roi.top, roi.bottom = roi.map_row[0], roi.map_row[lines - 1] + 1
         roi.strips = cover(&draft, sampling.width, plan.strip_width, slot, roi.strip)
-        transpose_band(&draft, roi.strips * plan.strip_width, &roi.x)
+        transpose_band(&draft, roi.strips, plan.strip_width, &roi.x)
     else:
         sample(sampling, boxes, roi.row, True, &roi.y)
         sample(sampling, boxes, roi.row, False, &roi.x)

@@ -73,12 +73,6 @@ static inline lanes all_lanes(real value) { return zeros() + value; }
 static inline lanes load(const real *from) { return *(const lanes_anywhere *)from; }
 static inline void store(real *to, lanes v) { *(lanes_anywhere *)to = v; }
 
-static inline lanes larger(lanes a, lanes b)
-{
-    const lane_numbers first = (a > b) | (a != a);
-    return (lanes)((first & (lane_numbers)a) | (~first & (lane_numbers)b));
-}
-
 static inline lanes where_reached(lanes value, lanes largest, lanes v)
 {
     return (lanes)(((value == largest) | (value != value)) & (lane_numbers)v);
@@ -105,6 +99,21 @@ static inline lanes greater(lanes v, lanes than)
     return (lanes)((chosen & (lane_numbers)v) | (~chosen & (lane_numbers)than));
 }
 #endif
+
+static inline int all_zero(lanes v)
+{
+    const lane_numbers other = v != 0;
+    lane_number any = 0;
+    for (int i = 0; i < LANES; ++i)
+        any |= other[i];
+    return !any;
+}
+
+static inline lanes larger(lanes a, lanes b)
+{
+    const lane_numbers nan = a != a;
+    return (lanes)((nan & (lane_numbers)a) | (~nan & (lane_numbers)greater(a, b)));
+}
 
 static inline lane_numbers numbers(lane_number value) { return (lane_numbers){0} + value; }
 static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_numbers other)
@@ -145,6 +154,7 @@ static inline lanes unless_reached(lanes value, lanes largest, lanes v)
     return value == largest || value != value ? 0 : v;
 }
 static inline lanes greater(lanes v, lanes than) { return v > than ? v : than; }
+static inline int all_zero(lanes v) { return v == 0; }
 static inline lane_numbers numbers(lane_number value) { return value; }
 static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_numbers other)
 {
@@ -153,15 +163,23 @@ static inline lane_numbers where_greater(lanes v, lanes than, int number, lane_n
 
 #endif
 
-/* Bring bytes into the cache that will soon be written. */
+/* Bring bytes into the cache that will soon be written, or read. */
+#ifdef __GNUC__
+#define PREFETCH(at, write) __builtin_prefetch(at, write)
+#else
+#define PREFETCH(at, write) ((void)(at))
+#endif
+
 static inline void prefetch(const void *to, ptrdiff_t bytes)
 {
-#ifdef __GNUC__
     for (ptrdiff_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch((const char *)to + i, 1);
-#else
-    (void)to, (void)bytes;
-#endif
+        PREFETCH((const char *)to + i, 1);
+}
+
+static inline void prefetch_source(const void *from, ptrdiff_t bytes)
+{
+    for (ptrdiff_t i = 0; i < bytes; i += 64)
+        PREFETCH((const char *)from + i, 0);
 }
 
 /* The largest number that each lane has met, and where: the first of equals. NaN is never greater. */

@@ -42,12 +42,14 @@ typedef pixel pixels __attribute__((vector_size(LANES * sizeof(pixel)), aligned(
 #define CONVERT(v, type) __builtin_convertvector(v, type)
 #define BITS(v) ((words)(v))
 #define FROM_BITS(v) ((lanes)(v))
+#define ALL(v) ((words){0} + (v))
 #else
 typedef uint32_t words;
 typedef int32_t signed_words;
 typedef pixel pixels;
 #define MASK(condition) (-(words)(condition))
 #define CONVERT(v, type) ((type)(v))
+#define ALL(v) ((words)(v))
 static inline words BITS(lanes v)
 {
     words bits;
@@ -62,11 +64,11 @@ static inline lanes FROM_BITS(words bits)
 }
 #endif
 
-/* Compilers convert vectors of whole numbers badly for x86. */
+/* Compilers convert vectors of whole numbers badly for x86. What has 16 bits is the upper half of a word. */
 #if defined(__AVX2__) && NARROW
 static inline words load_words(const pixel *from)
 {
-    return (words)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from));
+    return (words)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)) << 16;
 }
 static inline void store_words(pooled *to, words v)
 {
@@ -81,7 +83,7 @@ static inline words load_words(const pixel *from)
 #elif defined(__SSE2__) && LANES == 4 && NARROW
 static inline words load_words(const pixel *from)
 {
-    return (words)_mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)from), _mm_setzero_si128());
+    return (words)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)from));
 }
 static inline void store_words(pooled *to, words v) /* SSE2 packs signed words alone */
 {
@@ -97,10 +99,16 @@ static inline words load_words(const pixel *from)
     return (words)_mm_unpacklo_epi16(halves, zero);
 }
 #else
-static inline words load_words(const pixel *from) { return CONVERT(*(const pixels *)from, words); }
+static inline words load_words(const pixel *from)
+{
+    return CONVERT(*(const pixels *)from, words) << (NARROW ? 16 : 0);
+}
 static inline void store_words(pooled *to, words v) { *(pixels *)to = CONVERT(v, pixels); }
 #endif
 static inline words choose(words mask, words v, words other) { return (mask & v) | (~mask & other); }
+
+/* Of words below 2^31: SSE2 compares signed ones alone. */
+static inline words below(words v, words than) { return MASK((signed_words)v < (signed_words)than); }
 
 #endif
 
@@ -118,14 +126,14 @@ static inline void store_pooled(pooled *to, lanes v)
 
 #elif defined(CYROIALIGN_FLOAT16)
 
-/* The exponent has 5 bits and the bias 15, of float 8 and 127. Subnormals are whole multiples of 2^-24. */
+/* The exponent has 5 bits and the bias 15, of float 8 and 127. Subnormals are whole multiples of 2^-24: behind
+ * the leading digit of 2^-14, which is taken off again. */
 static inline lanes load_pixels(const pixel *from)
 {
-    const words half = load_words(from), sign = (half & 0x8000) << 16, digits = (half & 0x7fff) << 13;
-    const words normal = digits + (112u << 23), huge = digits + (224u << 23);
-    const words tiny = BITS(FROM_BITS(digits + (113u << 23)) - 0x1p-14f);
-    const words magnitude = choose(MASK(digits < (1u << 23)), tiny, normal);
-    return FROM_BITS(sign | choose(MASK(digits >= (31u << 23)), huge, magnitude));
+    const words half = load_words(from), sign = half & 0x80000000, digits = (half & 0x7fffffff) >> 3;
+    const words tiny = below(digits, ALL(1u << 23)), finite = below(digits, ALL(31u << 23));
+    const words biased = digits + (112u << 23) + (tiny & (1u << 23)) + (~finite & (112u << 23));
+    return FROM_BITS(sign | BITS(FROM_BITS(biased) - FROM_BITS(tiny & (113u << 23))));
 }
 
 /* Added to 1/2, whose last digit is 2^-24, a subnormal is rounded by the addition. NaN stays NaN. */
@@ -135,22 +143,22 @@ static inline void store_pooled(pooled *to, lanes v)
     const words tiny = BITS(FROM_BITS(size) + 0.5f) - (126u << 23);
     const words normal = (size - (112u << 23) + 0xfff + (size >> 13 & 1)) >> 13;
     const words nan = 0x7e00 | (size >> 13 & 0x3ff);
-    words half = choose(MASK(size < (113u << 23)), tiny, normal);
-    half = choose(MASK(size >= (143u << 23)), (words){0} + 0x7c00, half);
-    half = choose(MASK(size > (255u << 23)), nan, half);
+    words half = choose(below(size, ALL(113u << 23)), tiny, normal);
+    half = choose(below(size, ALL(143u << 23)), half, ALL(0x7c00));
+    half = choose(below(ALL(255u << 23), size), nan, half);
     store_words(to, sign | half);
 }
 
 #elif defined(CYROIALIGN_BFLOAT16)
 
 /* The upper half of a float. */
-static inline lanes load_pixels(const pixel *from) { return FROM_BITS(load_words(from) << 16); }
+static inline lanes load_pixels(const pixel *from) { return FROM_BITS(load_words(from)); }
 
 static inline void store_pooled(pooled *to, lanes v)
 {
     const words bits = BITS(v), nan = bits >> 16 | 0x40;
     const words nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    store_words(to, choose(MASK((bits & 0x7fffffff) > (255u << 23)), nan, nearest));
+    store_words(to, choose(below(ALL(255u << 23), bits & 0x7fffffff), nan, nearest));
 }
 
 #elif defined(CYROIALIGN_UINT8)

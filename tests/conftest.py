@@ -15,11 +15,12 @@ settings.load_profile("ci" if "CI" in os.environ else "local")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skip the tests marked heavy unless -m speaks of them."""
-    if "heavy" not in config.option.markexpr:
-        for item in items:
-            if item.get_closest_marker("heavy"):
-                item.add_marker(pytest.mark.skip(reason="heavy: run with -m heavy"))
+    """Skip the tests marked heavy or torchvision unless -m speaks of them."""
+    for mark in ("heavy", "torchvision"):
+        if mark not in config.option.markexpr:
+            for item in items:
+                if item.get_closest_marker(mark):
+                    item.add_marker(pytest.mark.skip(reason=f"{mark}: run with -m {mark}"))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from cyroialign import _bench_report, _peers, bench
+import cyroialign
+from cyroialign import _bench_ours, _bench_report, _peers, bench
 from cyroialign.__main__ import main
 from cyroialign._progress import Progress
 
@@ -94,6 +95,105 @@ def test_quick_run(run, tmp_path):
     assert command[:4] == ["python", "-m", "cyroialign", "bench"]
     assert command[4:] == ["--workload", "P5-single", "--threads", "1", "--quick"]
     assert " ".join(command) in printed
+
+
+@pytest.mark.parametrize("operator", _bench_ours.OPERATORS)
+@pytest.mark.parametrize("dtypes", [(), ("float16", "uint8"), ("bfloat16",)])
+def test_rows_of_an_operator(operator, dtypes):
+    """Every row agrees, and is there: both layouts, both directions, each type."""
+    if "bfloat16" in dtypes:
+        pytest.importorskip("ml_dtypes")
+    directions = ("boxes",) if operator == "boxes_backward" else ("forward", "backward")
+    libraries = ["cyroialign"] + ["level-by-level"] * (operator == "multiscale")
+    libraries += [f"cyroialign {dtype}" for dtype in dtypes]
+    workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
+    if operator not in _bench_ours.POSITION_SENSITIVE:
+        workload = workload._replace(channels=9)
+    result = bench.measure(workload, 1, 1, [], None, operator, dtypes)
+    assert (result.operator, result.excluded) == (operator, {})
+    assert list(result.seconds) == [
+        f"{library} {direction} {layout}"
+        for library in libraries
+        for direction in directions
+        for layout in ("NCHW", "NHWC")
+        if "uint8" not in library or direction == "forward"
+    ] + ["floor"]
+
+
+@pytest.mark.parametrize("operator", _bench_ours.OPERATORS)
+def test_rows_pool_what_they_say(operator):
+    """The first row of each direction, which the others are compared with, against plain calls."""
+    workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
+    problem = workload.problem(1, operator)
+    rows = {row.direction: row for row in reversed(_bench_ours.ours(problem)) if row.layout == "NCHW"}
+    given = (problem.boxes, 7, 1 / workload.stride)
+    expected = {
+        "roi_align": lambda x: cyroialign.roi_align(x, *given, 2, True),
+        "max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="max"),
+        "onnx_max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="onnx_max"),
+        "roi_pool": lambda x: cyroialign.roi_pool(x, *given),
+        "ps_roi_align": lambda x: cyroialign.ps_roi_align(x, *given, 2),
+        "ps_roi_pool": lambda x: cyroialign.ps_roi_pool(x, *given),
+    }
+    if operator == "boxes_backward":
+        wanted = cyroialign.roi_align_boxes_backward(
+            problem.output, problem.features, problem.boxes, given[2], 2, True
+        )
+        np.testing.assert_array_equal(rows["boxes"].call(), wanted)
+    elif operator == "multiscale":
+        pool = cyroialign.MultiScaleRoIAlign(list("0123"), 7, 2)
+        x = dict(zip("0123", problem.levels, strict=True))
+        image = [(800, 1088)]
+        np.testing.assert_array_equal(rows["forward"].call(), pool(x, [problem.corners], image))
+        assert sum(map(bool, map(len, problem.rows_of_levels()))) > 1
+    else:
+        np.testing.assert_array_equal(rows["forward"].call(), expected[operator](problem.features))
+
+
+@pytest.mark.parametrize("operator", [name for name in _bench_ours.OPERATORS if name != "boxes_backward"])
+def test_peers_have_the_operator(operator):
+    """Whichever are installed agree with cyroialign."""
+    workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
+    if operator not in _bench_ours.POSITION_SENSITIVE:
+        workload = workload._replace(channels=9)
+    found, missing = _peers.installed(operator)
+    assert {peer.library for peer in found} | set(missing) == {
+        peer.library for peer in _peers.PEERS if operator in peer.operators
+    }
+    result = bench.measure(workload, 1, 1, found, None, operator)
+    assert result.excluded == {}
+    assert {f"{peer.library} forward NCHW" for peer in found} <= set(result.seconds)
+
+
+def test_quick_run_of_another_operator(run, tmp_path):
+    path = tmp_path / "bench.json"
+    words = ("--operator", "roi_pool", "--workload", "P5-single", "--dtype", "uint8", "--threads", 1)
+    status, printed, errors = run(*words, "--quick", "--json", path)
+    assert (status, errors) == (0, [])
+    written = json.loads(path.read_text())
+    [result] = written["results"]
+    assert result["operator"] == "roi_pool"
+    assert {*OURS, "cyroialign uint8 forward NHWC"} < set(result["rows"])
+    assert "cyroialign: RoIPool, one image" in printed
+    command = written["command"]["to repeat"].split()
+    assert command == ["python", "-m", "cyroialign", "bench", *map(str, words), "--quick"]
+
+
+def test_narrow_rows_that_are_wrong_are_not_timed(monkeypatch):
+    """Those of a type have its tolerance and no more."""
+    true_call = cyroialign.roi_align
+
+    def off(input, *args, out, **kwargs):
+        true_call(input, *args, out=out, **kwargs)
+        if input.dtype == np.float16:
+            out *= np.float16(1.004)
+        return out
+
+    monkeypatch.setattr(cyroialign, "roi_align", off)
+    result = bench.measure(bench.WORKLOADS["P5-single"], 1, 1, [], None, "roi_align", ("float16",))
+    assert list(result.excluded)[:2] == [
+        f"cyroialign float16 forward {layout}" for layout in ("NCHW", "NHWC")
+    ]
 
 
 def test_peers_that_are_wrong_are_not_timed(run, peers, tmp_path):
@@ -204,6 +304,9 @@ def test_plot(run, peers, tmp_path):
             ["--workload", "P3"],
             "there is no workload 'P3'; choose from P2-box, P2-mask, P4-box, C4-adaptive, ",
         ),
+        (["--operator", "nms"], "there is no operator 'nms'; choose from roi_align, max, onnx_max, boxes_"),
+        (["--operator", "multiscale", "--workload", "P2-box"], "no workload 'P2-box'; choose from P2-P5"),
+        (["--dtype", "int8"], "there is no dtype 'int8'; choose from float16, bfloat16, uint8"),
         (["--threads", "0"], "--threads must be from 1 to"),
         (["--threads", "1,99999"], "--threads must be from 1 to"),
         (["--threads", "two"], "argument --threads: numbers of threads are like 1,2, got 'two'"),
@@ -219,6 +322,13 @@ def test_errors_are_one_line_and_status_2(run, tmp_path, words, message):
     assert errors[0].startswith("cyroialign: error: ")
     assert message in errors[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_bfloat16_without_ml_dtypes(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    status, printed, errors = run("--dtype", "bfloat16")
+    assert (status, printed, len(errors)) == (2, "", 1)
+    assert errors[0].endswith('--dtype bfloat16 needs: pip install "cyroialign[bench]"')
 
 
 def test_plot_without_matplotlib(run, monkeypatch, tmp_path):

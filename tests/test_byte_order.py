@@ -27,7 +27,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 @pytest.mark.parametrize(("of_grads", "of_input"), [("<", ">"), (">", "<"), (">", ">")])
 def test_swapped(name, dtype, of_grads, of_input):
     expected = CALLS[name](GRADS.astype(dtype), INPUT.astype(dtype))

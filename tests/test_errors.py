@@ -131,7 +131,11 @@ def test_forward(arguments, error, parts):
     ("arguments", "error", "parts"),
     [
         ({"grad_output": None}, TypeError, "grad_output must be a NumPy array|None"),
-        ({"grad_output": BACKWARD["grad_output"].astype(np.uint8)}, TypeError, "grad_output|or bfloat16, got uint8"),
+        (
+            {"grad_output": BACKWARD["grad_output"].astype(np.uint8)},
+            TypeError,
+            "grad_output|or bfloat16, got uint8",
+        ),
         ({"grad_output": BACKWARD["grad_output"][0]}, ValueError, "grad_output must have 4 axes|(3, 2, 2)"),
         ({"grad_output": BACKWARD["grad_output"][:2]}, ValueError, "grad_output|3|(2, 3, 2, 2)"),
         ({"grad_output": BACKWARD["grad_output"][:, :2]}, ValueError, "(3, 2, 2, 2)|(2, 3, 8, 9)"),

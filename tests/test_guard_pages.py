@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from narrow import INSTALLED, dtype_of, result_of
 from reference import random_boxes
 
 from cyroialign import roi_align, roi_align_backward
@@ -42,9 +43,10 @@ def work(at_end):
     """What the other process does: it dies of the first access beyond an array."""
     rng = np.random.default_rng(0)
     for shape, output_size, arguments in CASES:
-        for dtype in (np.float32, np.float64):
-            input = rng.standard_normal(shape).astype(dtype)
-            grad_output = rng.standard_normal((12, shape[1], *output_size)).astype(dtype)
+        for dtype in map(dtype_of, ("float32", "float64", *INSTALLED)):
+            result = result_of(dtype)
+            input = rng.integers(99, size=shape).astype(dtype)
+            grad_output = rng.standard_normal((12, shape[1], *output_size)).astype(result)
             boxes = random_boxes(rng, 12, shape).astype(np.float64)
             boxes[0, 1:] = 0, 0, shape[3], shape[2]  # all of the map
             for layout, order in [("NCHW", (0, 1, 2, 3)), ("NHWC", (0, 2, 3, 1))]:
@@ -55,9 +57,8 @@ def work(at_end):
                 for num_threads in (1, 3):
                     settings = {"layout": layout, "num_threads": num_threads}
                     roi_align(maps, rows, output_size, *arguments, **settings, out=guarded(grads, at_end))
-                    roi_align_backward(
-                        grads, rows, maps.shape, *arguments, **settings, out=guarded(maps, at_end)
-                    )
+                    out = guarded(maps.astype(result), at_end)
+                    roi_align_backward(grads, rows, maps.shape, *arguments, **settings, out=out)
 
 
 @pytest.mark.parametrize("at_end", [False, True])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from narrow import NARROW, dtype_of, result_of
 from reference import neighbours, random_boxes
 
 from cyroialign import roi_align, roi_align_backward
@@ -99,20 +100,23 @@ def amid(array, filling):
 
 
 @pytest.mark.parametrize(("name", "layout"), VARIANTS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", ["float32", "float64", *NARROW])
 def test_surroundings_are_neither_used_nor_written(name, layout, dtype):
-    input, boxes, grad_output = some_call(name, dtype)
+    input, boxes, grad_output = some_call(name, np.float32)
+    input = (50 * abs(input)).astype(dtype_of(dtype))
+    grad_output = grad_output.astype(result_of(input.dtype))
     _, output_size, arguments = CASES[name]
     if layout == "NHWC":
         input, grad_output = (np.ascontiguousarray(x.transpose(0, 2, 3, 1)) for x in (input, grad_output))
     spoiled_boxes = amid(boxes, np.nan)[0]
     for function, array, then, out in [
         (roi_align, input, output_size, np.empty_like(grad_output)),
-        (roi_align_backward, grad_output, input.shape, np.empty_like(input)),
+        (roi_align_backward, grad_output, input.shape, np.empty(input.shape, grad_output.dtype)),
     ]:
         expected = function(array, boxes, then, *arguments, layout=layout)
         out, buffer = amid(out, 123)
-        function(amid(array, np.nan)[0], spoiled_boxes, then, *arguments, layout=layout, out=out)
+        around = 255 if array.dtype == np.uint8 else np.nan
+        function(amid(array, around)[0], spoiled_boxes, then, *arguments, layout=layout, out=out)
         assert out.tobytes() == expected.tobytes()
         assert (buffer[:100] == 123).all()
         assert (buffer[-100:] == 123).all()

@@ -37,6 +37,9 @@ def some_call(dtype="float32", layout="NCHW", images=2, channels=11, side=(160, 
     return x, boxes, [side] * images
 
 
+every_mode = pytest.mark.parametrize("mode", ["avg", "max", "onnx_max"])
+
+
 def pooler(output_size=(7, 5), sampling_ratio=2, **settings):
     return MultiScaleRoIAlign(NAMES, output_size, sampling_ratio, canonical_scale=56, **settings)
 
@@ -47,7 +50,7 @@ def levels_of(x, boxes, shapes, layout="NCHW"):
     return scales, assign_levels(boxes, *level_range(scales), canonical_scale=56)
 
 
-def by_level(x, boxes, shapes, grad_output, layout, output_size, sampling_ratio, aligned):
+def by_level(x, boxes, shapes, grad_output, layout, output_size, sampling_ratio, aligned, mode="avg"):
     """What the calls of single levels give, gathered: the result and the gradients."""
     scales, levels = levels_of(x, boxes, shapes, layout)
     index = np.repeat(np.arange(len(boxes)), [len(one) for one in boxes])
@@ -55,10 +58,12 @@ def by_level(x, boxes, shapes, grad_output, layout, output_size, sampling_ratio,
     output, gradients = np.empty_like(grad_output), {}
     for level, name in enumerate(NAMES):
         at = levels == level
-        settings = {"batch_indices": index[at], "layout": layout}
+        settings = {"batch_indices": index[at], "layout": layout, "mode": mode}
         arguments = (scales[level], sampling_ratio, aligned)
         output[at] = roi_align(x[name], rows[at], output_size, *arguments, **settings)
-        gradients[name] = roi_align_backward(grad_output[at], rows[at], x[name].shape, *arguments, **settings)
+        gradients[name] = roi_align_backward(
+            grad_output[at], rows[at], x[name].shape, *arguments, input=x[name], **settings
+        )
     return output, gradients
 
 
@@ -97,14 +102,26 @@ def test_goldens(case, layout):
 @pytest.mark.parametrize("layout", AXES)
 @pytest.mark.parametrize(("sampling_ratio", "aligned"), [(2, False), (0, True)])
 @pytest.mark.parametrize("num_threads", [1, 2, 5, 64])
-def test_bits_are_those_of_single_levels(dtype, layout, sampling_ratio, aligned, num_threads):
+@every_mode
+def test_bits_are_those_of_single_levels(dtype, layout, sampling_ratio, aligned, num_threads, mode):
     call = some_call(dtype, layout, channels=37)
     grad_output = gradient_for(*call[:2], layout)
-    arguments = {"sampling_ratio": sampling_ratio, "aligned": aligned}
+    arguments = {"sampling_ratio": sampling_ratio, "aligned": aligned, "mode": mode}
     expected = by_level(*call, grad_output, layout, (7, 5), **arguments)
     _, levels = levels_of(*call, layout)
     assert set(levels) == {0, 1, 2, 3}
     pool = pooler(**arguments, layout=layout, num_threads=num_threads)
+    assert pool(*call).tobytes() == expected[0].tobytes()
+    assert same_bits(pool.backward(grad_output, *call), expected[1])
+
+
+@every_mode
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_bits_of_narrow_maps(dtype, mode):
+    call = some_call(dtype)
+    grad_output = gradient_for(*call[:2]).astype("float32" if dtype == "uint8" else dtype)
+    expected = by_level(*call, grad_output, "NCHW", (7, 5), 2, True, mode)
+    pool = pooler(aligned=True, mode=mode)
     assert pool(*call).tobytes() == expected[0].tobytes()
     assert same_bits(pool.backward(grad_output, *call), expected[1])
 
@@ -120,12 +137,14 @@ def test_bits_are_those_of_single_levels(dtype, layout, sampling_ratio, aligned,
     aligned=st.booleans(),
     layout=st.sampled_from(list(AXES)),
     num_threads=st.integers(1, 3),
+    mode=st.sampled_from(["avg", "max", "onnx_max"]),
 )
-def test_any_shapes(seed, layout, output_size, sampling_ratio, aligned, num_threads, **sizes):
+def test_any_shapes(seed, layout, output_size, sampling_ratio, aligned, num_threads, mode, **sizes):
     call = some_call(layout=layout, seed=seed, **sizes)
     grad_output = gradient_for(*call[:2], layout, output_size)
-    expected = by_level(*call, grad_output, layout, output_size, sampling_ratio, aligned)
-    pool = pooler(output_size, sampling_ratio, aligned=aligned, layout=layout, num_threads=num_threads)
+    expected = by_level(*call, grad_output, layout, output_size, sampling_ratio, aligned, mode)
+    options = {"aligned": aligned, "layout": layout, "num_threads": num_threads, "mode": mode}
+    pool = pooler(output_size, sampling_ratio, **options)
     assert pool(*call).tobytes() == expected[0].tobytes()
     assert same_bits(pool.backward(grad_output, *call), expected[1])
 
@@ -133,9 +152,11 @@ def test_any_shapes(seed, layout, output_size, sampling_ratio, aligned, num_thre
 @pytest.mark.parametrize("layout", AXES)
 @pytest.mark.parametrize("sampling_ratio", [-1, 1, 3])
 @pytest.mark.parametrize("aligned", [False, True])
-def test_backward_is_the_transpose(layout, sampling_ratio, aligned):
+@every_mode
+def test_backward_is_the_transpose(layout, sampling_ratio, aligned, mode):
+    """A maximum is as homogeneous as a mean: its value is the product of gradient and map."""
     x, *rest = some_call("float64", layout)
-    pool = pooler(sampling_ratio=sampling_ratio, aligned=aligned, layout=layout)
+    pool = pooler(sampling_ratio=sampling_ratio, aligned=aligned, layout=layout, mode=mode)
     grad_output = gradient_for(x, rest[0], layout)
     forward = pool(x, *rest) * grad_output
     gradients = pool.backward(grad_output, x, *rest)
@@ -145,9 +166,9 @@ def test_backward_is_the_transpose(layout, sampling_ratio, aligned):
 
 def digests():
     found = []
-    for dtype, layout in itertools.product(["float32", "float64"], AXES):
+    for dtype, layout, mode in itertools.product(["float32", "float64"], AXES, ["avg", "max", "onnx_max"]):
         call = some_call(dtype, layout, channels=20)
-        pool = pooler(layout=layout)
+        pool = pooler(layout=layout, mode=mode)
         gradients = pool.backward(gradient_for(*call[:2], layout), *call)
         results = (pool(*call), *gradients.values())
         found += [hashlib.sha256(result.tobytes()).hexdigest() for result in results]
@@ -161,24 +182,28 @@ def test_simd_levels(level, run_python):
 
 
 @pytest.mark.parametrize("layout", AXES)
-def test_more_boxes_than_are_planned_at_once(layout):
+@every_mode
+def test_more_boxes_than_are_planned_at_once(layout, mode):
     """Forward has the bits of single levels in any case, and the gradients do not depend on the threads."""
     call = some_call(layout=layout, images=1, channels=3, count=30_000)
     grad_output = gradient_for(*call[:2], layout, (1, 2))
-    output, gradients = by_level(*call, grad_output, layout, (1, 2), 2, False)
-    results = [pooler((1, 2), layout=layout, num_threads=n).backward(grad_output, *call) for n in (1, 3)]
-    assert pooler((1, 2), layout=layout)(*call).tobytes() == output.tobytes()
+    output, gradients = by_level(*call, grad_output, layout, (1, 2), 2, False, mode)
+    options = {"layout": layout, "mode": mode}
+    results = [pooler((1, 2), **options, num_threads=n).backward(grad_output, *call) for n in (1, 3)]
+    assert pooler((1, 2), **options)(*call).tobytes() == output.tobytes()
     assert same_bits(*results)
     for name in NAMES:
         scale = np.abs(gradients[name]).max()
         np.testing.assert_allclose(results[0][name], gradients[name], rtol=0, atol=1e-5 * scale)
 
 
-def test_memory_orders():
+@every_mode
+def test_memory_orders(mode):
     """Maps in mixed memory orders, strides and byte orders; the result has the order of the first."""
     x, *rest = some_call()
-    expected, grads = pooler()(x, *rest), gradient_for(x, rest[0])
-    gradients = pooler().backward(grads, x, *rest)
+    pool = pooler(mode=mode)
+    expected, grads = pool(x, *rest), gradient_for(x, rest[0])
+    gradients = pool.backward(grads, x, *rest)
     last = {name: np.ascontiguousarray(x[name].transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for name in x}
     for mixed in (
         last,
@@ -186,67 +211,72 @@ def test_memory_orders():
         {**last, "p2": x["p2"], "p5": x["p5"].astype(">f4")},
         {**last, "p4": np.repeat(x["p4"], 2, axis=3)[..., ::2]},
     ):
-        output = pooler()(mixed, *rest)
+        output = pool(mixed, *rest)
         assert output.tobytes() == expected.tobytes()
         assert output.transpose(0, 2, 3, 1).flags.c_contiguous == (mixed["p2"] is last["p2"])
-        assert same_bits(pooler().backward(grads, mixed, *rest), gradients)
+        assert same_bits(pool.backward(grads, mixed, *rest), gradients)
 
 
 @pytest.mark.parametrize("layout", AXES)
-def test_images_and_levels_without_boxes(layout):
+@every_mode
+def test_images_and_levels_without_boxes(layout, mode):
     x, boxes, shapes = some_call(layout=layout)
+    pool = pooler(layout=layout, mode=mode)
     for few in ([boxes[0], boxes[1][:0]], [boxes[0][:0], boxes[1]]):
-        output = pooler(layout=layout)(x, few, shapes)
-        both = pooler(layout=layout)(x, boxes, shapes)
+        output, both = pool(x, few, shapes), pool(x, boxes, shapes)
         assert output.tobytes() == (both[:30] if len(few[0]) else both[30:]).tobytes()
-        gradients = pooler(layout=layout).backward(np.ones_like(output), x, few, shapes)
+        gradients = pool.backward(np.ones_like(output), x, few, shapes)
         empty = 1 if len(few[0]) else 0
         assert all(not gradient[empty].any() for gradient in gradients.values())
         assert all(gradient[1 - empty].any() for gradient in gradients.values())
     _, levels = levels_of(x, boxes, shapes, layout)
     only = [one[part == 2] for one, part in zip(boxes, np.split(levels, [30]), strict=True)]
     grad_output = gradient_for(x, only, layout)
-    gradients = pooler(layout=layout).backward(grad_output, x, only, shapes)
+    gradients = pool.backward(grad_output, x, only, shapes)
     assert [name for name in NAMES if gradients[name].any()] == ["p4"]
 
 
-def test_no_boxes():
+@every_mode
+def test_no_boxes(mode):
     x, boxes, shapes = some_call()
+    pool = pooler(mode=mode)
     none = [one[:0] for one in boxes]
-    assert pooler()(x, none, shapes).shape == (0, 11, 7, 5)
-    gradients = pooler().backward(np.zeros((0, 11, 7, 5), np.float32), x, none, shapes)
+    assert pool(x, none, shapes).shape == (0, 11, 7, 5)
+    gradients = pool.backward(np.zeros((0, 11, 7, 5), np.float32), x, none, shapes)
     assert all(gradients[name].shape == x[name].shape and not gradients[name].any() for name in NAMES)
     no_images = {name: x[name][:0] for name in x}
-    assert pooler()(no_images, [], []).shape == (0, 11, 7, 5)
+    assert pool(no_images, [], []).shape == (0, 11, 7, 5)
     no_channels = {name: x[name][:, :0] for name in x}
-    assert pooler()(no_channels, boxes, shapes).shape == (60, 0, 7, 5)
+    assert pool(no_channels, boxes, shapes).shape == (60, 0, 7, 5)
 
 
 @pytest.mark.parametrize("layout", AXES)
-def test_hostile_boxes(layout):
+@every_mode
+def test_hostile_boxes(layout, mode):
     x, _, shapes = some_call(layout=layout)
     grown = np.multiply([-0.5, -0.5, 0.5, 0.5], np.geomspace(1, 1e18, 40)[:, None])
     boxes = [np.vstack([grown, -grown, grown * [1, 1e-9, 1, 1e-9]]), grown + 1e6]
     grad_output = gradient_for(x, boxes, layout)
-    expected = by_level(x, boxes, shapes, grad_output, layout, (7, 5), 0, True)
-    pool = pooler(sampling_ratio=0, aligned=True, layout=layout)
+    expected = by_level(x, boxes, shapes, grad_output, layout, (7, 5), 0, True, mode)
+    pool = pooler(sampling_ratio=0, aligned=True, layout=layout, mode=mode)
     assert pool(x, boxes, shapes).tobytes() == expected[0].tobytes()
     assert same_bits(pool.backward(grad_output, x, boxes, shapes), expected[1])
 
 
-def work(at_end):
+def work(at_end, mode):
     """What another process does: it dies of the first access beyond an array."""
     for dtype, layout, side in itertools.product(["float32", "float64"], AXES, [(160, 224), (40, 12)]):
         x, *rest = some_call(dtype, layout, channels=9, side=side)
         maps = {name: guarded(x[name], at_end) for name in NAMES}
         for ratio in (0, 2):
-            pool = pooler(sampling_ratio=ratio, layout=layout)
+            pool = pooler(sampling_ratio=ratio, layout=layout, mode=mode)
             pool.backward(guarded(pool(maps, *rest), at_end), maps, *rest)
 
 
 @pytest.mark.parametrize("at_end", [False, True])
-def test_no_access_beyond_arrays(at_end, run_python):
-    run_python(f"import test_multiscale; test_multiscale.work({at_end})")
+@every_mode
+def test_no_access_beyond_arrays(at_end, mode, run_python):
+    run_python(f"import test_multiscale; test_multiscale.work({at_end}, {mode!r})")
 
 
 X, BOXES, SHAPES = some_call(count=3)
@@ -293,10 +323,11 @@ def spoiled(row, value):
         ({"image_shapes": [(160.0, 224), (4, 4)]}, TypeError, "image_shapes[0]"),
     ],
 )
-def test_refusals(change, error, parts):
+@every_mode
+def test_refusals(change, error, parts, mode):
     call = {"x": X, "boxes": BOXES, "image_shapes": SHAPES, **change}
-    grad_output = np.ones((6, 11, 7, 5), np.float32)
-    for function in (pooler(), lambda **call: pooler().backward(grad_output, **call)):
+    grad_output, pool = np.ones((6, 11, 7, 5), np.float32), pooler(mode=mode)
+    for function in (pool, lambda **call: pool.backward(grad_output, **call)):
         with pytest.raises(error) as caught:
             function(**call)
         for part in parts.split("|"):
@@ -308,7 +339,11 @@ def test_refusals(change, error, parts):
     [
         (np.ones((5, 11, 7, 5), np.float32), ValueError, "one row for each of the 6 boxes|(5, 11, 7, 5)"),
         (np.ones((6, 10, 7, 5), np.float32), ValueError, "as many channels|(6, 10, 7, 5)"),
-        (np.ones((6, 11, 7, 5)), TypeError, "grad_output must have the dtype of what is pooled from x['p2'], float32|float64"),
+        (
+            np.ones((6, 11, 7, 5)),
+            TypeError,
+            "grad_output must have the dtype of what is pooled from x['p2'], float32|float64",
+        ),
         (None, TypeError, "grad_output must be|NoneType"),
     ],
 )
@@ -332,7 +367,6 @@ def test_refused_gradients(grad_output, error, parts):
         ({"canonical_level": 1.5}, TypeError, "canonical_level"),
         ({"aligned": "no"}, TypeError, "aligned"),
         ({"mode": "median"}, ValueError, "mode"),
-        ({"mode": "max"}, ValueError, "'avg'"),
         ({"layout": "CHWN"}, ValueError, "layout"),
         ({"num_threads": 0}, ValueError, "num_threads"),
     ],

@@ -86,3 +86,34 @@ def test_detectron2_resized():
 def test_detectron2_empty_box():
     boxes = np.array([[0, 3, 4, 5, 4]], np.float32)
     assert not roi_align(ARANGE, boxes, 7, aligned=True).any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "rule", "aligned", "shift"),
+    [
+        ("avg", "asymmetric", False, 0),
+        ("avg", "half_pixel_for_nn", True, 0),
+        ("avg", "half_pixel", True, 0.5),
+        ("max", "half_pixel_for_nn", True, 0),
+    ],
+)
+def test_openvino(mode, rule, aligned, shift):
+    """What the docstring of roi_align says of its rules, and of its maximum, which starts at 0."""
+    openvino = pytest.importorskip("openvino")
+    opset = pytest.importorskip("openvino.opset9")
+    rng = np.random.default_rng(0)
+    input = rng.standard_normal((2, 3, 19, 26)).astype(np.float32)
+    low, sides = rng.uniform(8, 30, (20, 2)), rng.uniform(1, 40, (20, 2))
+    boxes = np.hstack([rng.integers(0, 2, (20, 1)), low, low + sides]).astype(np.float32)
+    maps = opset.parameter(list(input.shape), np.float32)
+    corners = opset.parameter([20, 4], np.float32)
+    images = opset.constant(boxes[:, 0].astype(np.int32))
+    node = opset.roi_align(maps, corners, images, 7, 4, 2, np.float32(0.25), mode, rule)
+    compiled = openvino.Core().compile_model(openvino.Model([node], [maps, corners]), "CPU")
+    expected = compiled([input, boxes[:, 1:]])[0]
+    boxes[:, 1:] += np.float32(shift)
+    actual = roi_align(input, boxes, (7, 4), 0.25, 2, aligned, mode=mode)
+    if mode == "max":
+        assert (actual < 0).any()
+        actual = np.maximum(actual, 0)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=4e-6)

@@ -6,6 +6,9 @@ import itertools
 import pathlib
 
 import pytest
+from narrow import NARROW, dtype_of, result_of
+
+from cyroialign.bench import WORKLOADS
 
 ROOT = pathlib.Path(__file__).parent.parent
 TOPICS = (
@@ -13,11 +16,13 @@ TOPICS = (
     "box_gradient",
     "dtypes",
     "forward",
+    "fpn",
     "grids",
     "imports",
     "latency",
     "layouts",
     "memory",
+    "modes",
     "multiscale",
     "onnx_graph",
     "pooling",
@@ -70,7 +75,18 @@ def test_full_has_all_that_few_has_and_more(suites):
     assert sum(map(len, full.values())) > 2 * sum(map(len, few.values()))
 
 
-@pytest.mark.parametrize("name", ["LatencyForwardSuite", "LatencyBackwardSuite", "HugeBoxForwardSuite"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LatencyForwardSuite",
+        "LatencyBackwardSuite",
+        "HugeBoxForwardSuite",
+        "AnchorGeneratorSuite",
+        "AssignLevelsSuite",
+        "FeaturePyramidForwardSuite",
+        "PositionSensitiveBackwardSuite",
+    ],
+)
 def test_suites_of_small_calls_run(suites, name):
     suite_class = suites("few")[name]
     [benchmark] = benchmarks(suite_class)
@@ -78,3 +94,20 @@ def test_suites_of_small_calls_run(suites, name):
         suite = suite_class()
         suite.setup(*parameters)
         getattr(suite, benchmark)(*parameters)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", *NARROW])
+def test_arrays_of_a_type(suites, dtype):
+    """What DtypeForwardSuite and DtypeBackwardSuite are given, on a workload that is small."""
+    suites("few")
+    common = importlib.import_module("benchmarks.common")
+    dtype_of(dtype)
+    arrays = common.Arrays()
+    arrays.prepare(WORKLOADS["P5-single"]._replace(channels=8), dtype=dtype, threads=1)
+    arrays.forward()
+    assert arrays.features.dtype.name == dtype
+    assert arrays.output.dtype == result_of(arrays.features.dtype)
+    assert arrays.output.any()
+    if dtype != "uint8":
+        arrays.backward()
+        assert arrays.grad_input.any()

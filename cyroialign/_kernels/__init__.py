@@ -126,6 +126,37 @@ class Kernels(Protocol):
         threads: int,
     ) -> None: ...
 
+    def roi_align_max_levels(
+        self,
+        inputs: tuple[np.ndarray, ...],
+        spatial_scales: np.ndarray,
+        levels: np.ndarray,
+        boxes: np.ndarray,
+        output: np.ndarray,
+        sampling_ratio: int,
+        aligned: bool,
+        single: bool,
+        channels_last: bool,
+        onnx: bool,
+        threads: int,
+    ) -> None: ...
+
+    def roi_align_max_levels_backward(
+        self,
+        grad_output: np.ndarray,
+        inputs: tuple[np.ndarray, ...],
+        spatial_scales: np.ndarray,
+        levels: np.ndarray,
+        boxes: np.ndarray,
+        grad_inputs: tuple[np.ndarray, ...],
+        sampling_ratio: int,
+        aligned: bool,
+        single: bool,
+        channels_last: bool,
+        onnx: bool,
+        threads: int,
+    ) -> None: ...
+
     def roi_pool(
         self,
         input: np.ndarray,

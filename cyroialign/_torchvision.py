@@ -1,0 +1,114 @@
+"""Kernels for torchvision's own operators, in the place of those that it came with."""
+
+import threading
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cyroialign
+from cyroialign import _torch_operators as operators
+
+_lock = threading.Lock()
+_active: set["Acceleration"] = set()
+_library: Any = None  # torch drops the kernels of a library with the last reference to it
+
+
+class Acceleration:
+    """What `accelerate_torchvision` returns: it ends with a ``with`` block or by `undo`."""
+
+    def __init__(self) -> None:
+        global _library
+        with _lock:
+            if not _active:
+                _library = _register()
+            _active.add(self)
+
+    def undo(self) -> None:
+        """Give torchvision its own kernels back, unless another acceleration still lasts."""
+        global _library
+        with _lock:
+            _active.discard(self)
+            if not _active:
+                _library = None
+
+    def __enter__(self) -> "Acceleration":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.undo()
+
+
+def accelerate_torchvision() -> Acceleration:
+    """Let cyroialign compute `torchvision.ops.roi_align` and its gradient on the CPU, for the whole process.
+
+    It takes effect when called. What calls `torchvision.ops.roi_align` stays as it is: detectors, their
+    training, graphs of `torch.export` and `torch.compile`.
+
+    Returns
+    -------
+    Acceleration
+        A context manager that undoes it on exit, as its ``undo()`` does. When this was called more than once,
+        torchvision has its kernels back as soon as all calls are undone, in whatever order.
+
+    Raises
+    ------
+    ImportError
+        Where torchvision cannot be imported.
+
+    Notes
+    -----
+    Results differ from torchvision's in the rounding of sums, and as `cyroialign.torch` says at its head: a
+    box that is not finite is a ValueError. Boxes get no gradient, as torchvision asks for none. The result of
+    a channels_last map is contiguous, as torchvision's is, which costs a copy of the result.
+
+    Examples
+    --------
+    ::
+
+        with cyroialign.torch.accelerate_torchvision():
+            detections = model(images)
+    """
+    return Acceleration()
+
+
+def _register() -> Any:
+    import torchvision  # noqa: F401  defines the operators
+
+    library = torch.library.Library("torchvision", "IMPL")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel", UserWarning)
+        library.impl("roi_align", _roi_align, "CPU")
+        library.impl("_roi_align_backward", _roi_align_backward, "CPU")
+    return library
+
+
+def _roi_align(
+    input: Tensor,
+    rois: Tensor,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    settings = ((pooled_height, pooled_width), spatial_scale, sampling_ratio, aligned)
+    return operators.call(cyroialign.roi_align, input, rois, *settings).contiguous()
+
+
+def _roi_align_backward(
+    grad: Tensor,
+    rois: Tensor,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    batch_size: int,
+    channels: int,
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    settings = ((batch_size, channels, height, width), spatial_scale, sampling_ratio, aligned)
+    return operators.call(cyroialign.roi_align_backward, grad, rois, *settings).contiguous()
