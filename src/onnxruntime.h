@@ -26,7 +26,7 @@ typedef struct OrtCustomOp OrtCustomOp;
 
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
 enum { TENSOR_INT64 = 7 };
-enum { OPERATOR_VERSION = 16 }; /* the first whose kernels return a status */
+enum { API_VERSION = 17 }; /* the first with KernelContext_ParallelFor */
 
 /* The comments number the functions. */
 typedef struct OrtApi {
@@ -57,6 +57,9 @@ typedef struct OrtApi {
     void (*ReleaseStatus)(OrtStatus *status); /* 93 */
     void *gap_94[5];
     void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo *info); /* 99 */
+    void *gap_100[174];
+    OrtStatus *(*KernelContext_ParallelFor)( /* 274 */
+        OrtKernelContext *context, void (*part)(void *, size_t), size_t parts, size_t batches, void *data);
 } OrtApi;
 
 typedef struct OrtApiBase {
@@ -81,6 +84,7 @@ struct OrtCustomOp {
     void *variadic[4];
     OrtStatus *(*CreateKernelV2)(OrtCustomOp *op, OrtApi *api, OrtKernelInfo *info, void **kernel);
     OrtStatus *(*KernelComputeV2)(void *kernel, OrtKernelContext *context);
+    void *not_used[7]; /* shapes before the run, versions, memory shared with inputs */
 };
 
 /* RoiAlign, once for each type of map, as an operator of ONNX Runtime has types of its own. */
@@ -106,7 +110,7 @@ static void define(RoiAlign *operator, int type,
 {
     operator->type = type;
     operator->op = (OrtCustomOp){
-        .version = OPERATOR_VERSION,
+        .version = API_VERSION,
         .GetName = name,
         .GetExecutionProviderType = provider,
         .GetInputType = type_of_tensor,
@@ -132,9 +136,9 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, OrtApiBase *ba
     static OrtCustomOpDomain *ready = NULL;
     OrtCustomOpDomain *domain = ready;
     OrtStatus *status = NULL;
-    OrtApi *api = base->GetApi(OPERATOR_VERSION);
+    OrtApi *api = base->GetApi(API_VERSION);
     if (!api)
-        return base->GetApi(1)->CreateStatus(ORT_FAIL, "cyroialign needs ONNX Runtime 1.16 or newer");
+        return base->GetApi(1)->CreateStatus(ORT_FAIL, "cyroialign needs ONNX Runtime 1.17 or newer");
     if (!domain) {
         status = api->CreateCustomOpDomain("cyroialign", &domain);
         for (int i = 0; i < TYPES && !status; i++)

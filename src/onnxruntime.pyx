@@ -20,7 +20,7 @@ cdef extern from "onnxruntime.h":
     ctypedef struct OrtKernelContext
     ctypedef struct OrtTensorTypeAndShapeInfo
     ctypedef struct OrtCustomOp
-    int ORT_FAIL, ORT_INVALID_ARGUMENT, TENSOR_INT64, OPERATOR_VERSION
+    int ORT_FAIL, ORT_INVALID_ARGUMENT, TENSOR_INT64
 
     ctypedef struct OrtApi:
         OrtStatus* CreateStatus(int code, const char* message)
@@ -35,6 +35,9 @@ cdef extern from "onnxruntime.h":
         OrtStatus* KernelInfoGetAttribute_string(OrtKernelInfo*, const char* name, char* text, size_t* size)
         OrtStatus* KernelContext_GetInput(OrtKernelContext*, size_t index, OrtValue**)
         OrtStatus* KernelContext_GetOutput(OrtKernelContext*, size_t index, int64_t*, size_t axes, OrtValue**)
+        OrtStatus* KernelContext_ParallelFor(
+            OrtKernelContext*, void (*part)(void*, size_t) noexcept, size_t parts, size_t batches, void* data
+        ) nogil
         void ReleaseStatus(OrtStatus*)
         void ReleaseTensorTypeAndShapeInfo(OrtTensorTypeAndShapeInfo*)
 
@@ -62,7 +65,7 @@ def serve(prepare):
     """Serve every RoiAlign node of the domain "cyroialign".
 
     prepare(attributes) is called with a dict for each node of a session, and returns what computes it:
-    compute(input, boxes, batch_indices, allocate), where allocate(shape) returns the array to fill.
+    compute(input, boxes, batch_indices, run), where run is a Run.
     """
     global _prepare
     _prepare = prepare
@@ -75,17 +78,38 @@ cdef class Node:
     cdef object compute
 
 
-cdef class Output:
-    """Allocates the result of one run of a node."""
+cdef class Run:
+    """What one run of a node asks of ONNX Runtime."""
 
     cdef OrtApi* api
     cdef OrtKernelContext* context
 
     def allocate(self, shape):
+        """Return the array to fill with the result of the given 4 sides."""
         cdef int64_t[4] sides = shape
         cdef OrtValue* value
         check(self.api, self.api.KernelContext_GetOutput(self.context, 0, sides, 4, &value))
         return view(self.api, value, PyBUF_WRITE)
+
+    def parallel(self, function, size_t parts):
+        """Call function(0), ..., function(parts - 1) on the threads of the session."""
+        errors = []
+        task = (function, errors)
+        cdef void* data = <void*>task
+        cdef OrtStatus* status
+        with nogil:  # which the other threads need
+            status = self.api.KernelContext_ParallelFor(self.context, call_part, parts, 0, data)
+        check(self.api, status)
+        if errors:
+            raise errors[0]
+
+
+cdef void call_part(void* data, size_t part) noexcept with gil:
+    function, errors = <tuple>data
+    try:
+        function(part)
+    except BaseException as error:
+        errors.append(error)
 
 
 cdef OrtStatus* create(OrtCustomOp* op, OrtApi* api, OrtKernelInfo* info, void** kernel) noexcept with gil:
@@ -103,16 +127,16 @@ cdef OrtStatus* create(OrtCustomOp* op, OrtApi* api, OrtKernelInfo* info, void**
 
 cdef OrtStatus* compute(void* kernel, OrtKernelContext* context) noexcept with gil:
     cdef Node node = <Node>kernel
-    cdef Output output
+    cdef Run run
     cdef OrtValue* value
     try:
-        output = Output()
-        output.api, output.context = node.api, context
+        run = Run()
+        run.api, run.context = node.api, context
         inputs = []
         for index in range(3):
             check(node.api, node.api.KernelContext_GetInput(context, index, &value))
             inputs.append(view(node.api, value, PyBUF_READ))
-        node.compute(*inputs, output.allocate)
+        node.compute(*inputs, run)
     except BaseException as error:
         return failure(node.api, error)
     return NULL

@@ -79,6 +79,33 @@ def test_relative_path_and_link(tmp_path, monkeypatch):
     assert run("models/m.onnx", FEED | {"x": IMAGE}).shape == (30, 4, 5, 5)
 
 
+def test_chosen_nodes(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        adapter,
+        "roi_align",
+        lambda *args, **settings: sizes.append(settings["output_size"]) or roi_align(*args, **settings),
+    )
+    two = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 16]>
+        crop (float[n, c, h, w] x, float[k, 4] boxes, int64[k] images)
+            => (float[k, c, p, q] y, float[k, c, r, s] z)
+        {
+            [small] y = RoiAlign (x, boxes, images)
+            [large] z = RoiAlign <output_height = 9> (x, boxes, images)
+        }""")
+    outputs = session(two, nodes=["large"]).run(None, FEED)
+    assert sizes == [(9, 1)]
+    for output, expected in zip(session(two).run(None, FEED), outputs, strict=True):
+        np.testing.assert_allclose(output, expected, rtol=0, atol=4e-6)
+    assert sorted(sizes) == [(1, 1), (9, 1), (9, 1)]
+    sizes.clear()
+    session(two, nodes=()).run(None, FEED)
+    assert not sizes
+    with pytest.raises(ValueError, match=r"model, \['large', 'small'\], got \['larger'\]"):
+        session(two, nodes=["small", "larger"])
+
+
 def test_session_options_serve_again():
     """ONNX Runtime refuses to register an operator twice with the same options."""
     options = onnxruntime.SessionOptions()
@@ -86,18 +113,68 @@ def test_session_options_serve_again():
     assert first.run(None, FEED)[0].tobytes() == second.run(None, FEED)[0].tobytes()
 
 
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_threads_are_those_of_the_session(threads, monkeypatch):
-    used = []
-    monkeypatch.setattr(
-        adapter,
-        "roi_align",
-        lambda *args, **settings: used.append(settings["num_threads"]) or roi_align(*args, **settings),
-    )
+@pytest.fixture
+def calls(monkeypatch):
+    """Record the calls of roi_align, which get parts of any size: the RoIs and threads of each."""
+    seen = []
+
+    def remember(features, boxes, **settings):
+        seen.append((len(boxes), settings.get("num_threads")))
+        return roi_align(features, boxes, **settings)
+
+    monkeypatch.setattr(adapter, "PART", 1)
+    monkeypatch.setattr(adapter, "roi_align", remember)
+    return seen
+
+
+@pytest.mark.parametrize(("threads", "parts"), [(1, 1), (3, 12), (50, 30)])
+def test_threads_are_those_of_the_session(threads, parts, calls):
+    """Of OpenMP none but the one that calls; the parts are nearly equal, and the bits the same."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    output = run(model(), FEED, sess_options=options)
+    expected = roi_align(FEATURES, FEED["boxes"], (7, 4), 0.25, aligned=True, batch_indices=FEED["images"])
+    assert output.tobytes() == expected.tobytes()
+    sizes, counts = zip(*calls, strict=True)
+    assert len(sizes) == parts
+    assert sum(sizes) == len(FEED["boxes"])
+    assert max(sizes) - min(sizes) <= 1
+    assert set(counts) == {1}
+
+
+def test_parts_run_at_once(monkeypatch):
+    """Two parts wait for each other, which one thread would do in vain."""
+    both = threading.Barrier(2, timeout=60)
+
+    def meet(features, boxes, **settings):
+        both.wait()
+        return roi_align(features, boxes, **settings)
+
+    monkeypatch.setattr(adapter, "PART", FEATURES.shape[1] * 7 * 4 * 15)
+    monkeypatch.setattr(adapter, "roi_align", meet)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    assert len(run(model(), FEED, sess_options=options)) == 30
+
+
+def test_small_calls_are_not_parted(calls, monkeypatch):
+    monkeypatch.setattr(adapter, "PART", len(FEED["boxes"]) * 5 * 7 * 4)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 3
     run(model(), FEED, sess_options=options)
-    assert used == [threads or None]
+    assert len(calls) == 1
+
+
+def test_errors_of_a_part_name_the_box_among_all(calls):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 3
+    crop = session(model(), sess_options=options)
+    with pytest.raises(Exception, match=r"boxes\[17\] has batch_index 3, but input has 2 images"):
+        crop.run(None, FEED | changed("images", 17, 3))
+    longer = {"images": np.zeros(40, np.int64)}
+    with pytest.raises(Exception, match=r"batch_indices must have shape \(30,\)"):
+        crop.run(None, FEED | longer)
+    assert len(crop.run(None, FEED)[0]) == 30
 
 
 def test_tensors_are_not_copied(monkeypatch):
