@@ -346,12 +346,12 @@ def test_workers_end_with_the_process_that_started_them(load, honest):
         workers = [os.pidfd_open(int(child)) for child in children]
         assert len(workers) >= sys.modules["server"].CORES
         server.kill()
+        ended = [select.select([worker], [], [], load.TIMEOUT)[0] for worker in workers]
         for worker in workers:
-            ended, _, _ = select.select([worker], [], [], load.TIMEOUT)
-            if not ended:
+            with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(worker, signal.SIGKILL)
             os.close(worker)
-            assert ended
+        assert all(ended)
 
 
 def run_load(*arguments, timeout=120):
