@@ -32,6 +32,9 @@ import waitress
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
+# Kernel threads that wait leave their core to the rest of the server. OpenMP reads this when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import cyroialign
 from cyroialign import roi_align
 
