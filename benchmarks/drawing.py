@@ -33,11 +33,12 @@ def draw(curve, path):
             axes.set_xscale("log")
         if curve.guide:
             axes.axhline(curve.guide, color="black", linestyle="dotted")
-        axes.set_ylim(0)
         axes.set_xlabel(label)
         axes.grid(axis="y", color="#E8EAED")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in figure.axes:
+        axes.set_ylim(0)  # once all is drawn: panels that share it would keep the first one's top
     figure.supylabel(curve.y_label, size="medium")
     figure.suptitle(curve.title, x=0.01, ha="left")
     handles = figure.axes[0].get_legend_handles_labels()

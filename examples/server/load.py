@@ -63,6 +63,7 @@ class Run(NamedTuple):
     p50: float
     p99: float
     hostile_rate: float
+    cpu: float
     memory: float
 
 
@@ -170,13 +171,15 @@ def measure(setting, load, honest, hostile, options):
     bounds = (threading.Barrier(clients + enemies), options.seconds, options.requests)
     with serving(setting, options.host) as (server, address), ThreadPoolExecutor(clients + enemies) as pool:
         be_honest(address, honest, threading.Barrier(1), TIMEOUT, 1)  # the first one waits for imports
+        before = cpu(server.pid)
         friends = [pool.submit(be_honest, address, honest, *bounds) for _ in range(clients)]
         foes = [pool.submit(be_hostile, address, hostile, *bounds) for _ in range(enemies)]
         times = [client.result() for client in friends]
         hostile_times = [client.result() for client in foes]
-        memory = high_water(server.pid)
+        spent, memory = cpu(server.pid) - before, high_water(server.pid)
     p50, p99 = np.percentile(1e3 * np.concatenate(times), [50, 99])
-    return Run(rate(times), p50, p99, rate(hostile_times), memory)
+    answered = sum(map(len, times + hostile_times))
+    return Run(rate(times), p50, p99, rate(hostile_times), 1e3 * spent / answered, memory)
 
 
 def rate(times):
@@ -184,28 +187,42 @@ def rate(times):
     return sum(len(of_client) / sum(of_client) for of_client in times)
 
 
+def cpu(pid):
+    """Seconds that all cores worked for a process and its children; on Linux."""
+    _, _, fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    user, system = fields.split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") + sum(map(cpu, children(pid)))
+
+
 def high_water(pid):
     """MiB that a process and its children had at most, each at its own time; on Linux."""
-    [peak] = [
-        line.split()[1]
+    [line] = [
+        line
         for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
         if line.startswith("VmHWM:")
     ]
-    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(peak) / 1024 + sum(map(high_water, children))
+    return int(line.split()[1]) / 1024 + sum(map(high_water, children(pid)))
+
+
+def children(pid):
+    """Return the processes that the main thread of a process started."""
+    return map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def table(found):
     """Write Markdown: a line for each setting and load."""
-    names = ("requests/s", "p50, ms", "p99, ms", "hostile requests/s", "peak memory, MiB")
-    lines = [
-        f"| setting | processes × threads × num_threads | load | {' | '.join(names)} |",
-        "| --- | --- | --- |" + " ---: |" * len(names),
-    ]
+    names = (
+        "requests/s",
+        "p50, ms",
+        "p99, ms",
+        "hostile requests/s",
+        "CPU, ms a request",
+        "peak memory, MiB",
+    )
+    lines = [f"| setting | load | {' | '.join(names)} |", "| --- | --- |" + " ---: |" * len(names)]
     for (setting, load), run in found.items():
-        shape = " × ".join("default" if number is None else f"{number}" for number in SETTINGS[setting])
-        cells = [f"{run.rate:.1f}", f"{run.p50:.1f}", f"{run.p99:.1f}", f"{run.hostile_rate:.1f}"]
-        lines.append(f"| {setting} | {shape} | {load} | {' | '.join(cells)} | {run.memory:.0f} |")
+        *cells, memory = run
+        lines.append(f"| {setting} | {load} | {' | '.join(f'{cell:.1f}' for cell in cells)} | {memory:.0f} |")
     return "\n".join(lines)
 
 

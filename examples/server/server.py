@@ -32,6 +32,9 @@ import waitress
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
+# Kernel threads that wait leave their core to the rest of the server. OpenMP reads this when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import cyroialign
 from cyroialign import roi_align
 
@@ -146,18 +149,16 @@ def serve(sock, threads, num_threads):
     if num_threads:
         cyroialign.set_num_threads(num_threads)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns whenever a request has to wait
-    # Waitress gives a request to a thread when all of it is there; until then it lies on the disk.
+    # Waitress gives a request to a thread when all of it is there. Until then it lies in a file, and so
+    # does an answer until the client reads it.
     waitress.serve(
         app,
         sockets=[sock],
         threads=threads,
         max_request_body_size=MAX_BODY + 1,  # what it refuses; without reading it
         max_request_header_size=2**14,
-        connection_limit=250,
-        asyncore_use_poll=True,
         channel_timeout=10,  # seconds in which a client may neither send nor read anything
         cleanup_interval=5,
-        recv_bytes=2**18,
         outbuf_high_watermark=sys.maxsize,  # no thread waits for a client that does not read
     )
 
