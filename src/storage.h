@@ -177,6 +177,42 @@ static inline void store_pooled(pooled *to, lanes v) { store(to, v); }
 
 #endif
 
+/* Store past the caches what will not be read from them: a line is then not fetched before it is written. */
+#if defined(__AVX__) && NARROW
+static inline void stream_pooled(pooled *to, lanes v)
+{
+    pooled all[LANES];
+    store_pooled(all, v);
+    _mm_stream_si128((__m128i *)to, _mm_loadu_si128((const __m128i *)all));
+}
+#elif defined(__AVX__) && REAL_BYTES == 4
+static inline void stream_pooled(pooled *to, lanes v) { _mm256_stream_ps(to, v); }
+#elif defined(__AVX__)
+static inline void stream_pooled(pooled *to, lanes v) { _mm256_stream_pd(to, v); }
+#elif defined(__SSE2__) && LANES == 4 && !NARROW
+static inline void stream_pooled(pooled *to, lanes v) { _mm_stream_ps(to, v); }
+#elif defined(__SSE2__) && LANES == 2
+static inline void stream_pooled(pooled *to, lanes v) { _mm_stream_pd(to, v); }
+#else
+static inline void stream_pooled(pooled *to, lanes v) { store_pooled(to, v); }
+#endif
+
+/* What other threads do after this sees all that was streamed. */
+static inline void finish_streams(void)
+{
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
+}
+
+#define LINE_BYTES 64
+#define LINE_POOLED (LINE_BYTES / (ptrdiff_t)sizeof(pooled))
+
+static inline ptrdiff_t until_line(const pooled *at)
+{
+    return (ptrdiff_t)(-(uintptr_t)at % LINE_BYTES / sizeof(pooled));
+}
+
 static inline lanes load_first_pixels(const pixel *from, ptrdiff_t n)
 {
     if (n >= LANES)
