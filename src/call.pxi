@@ -23,7 +23,8 @@ cdef enum:
     STRIPS = 4  # strips that the y step of its gradient takes at once
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
     STREAM_BYTES = 1 << 24  # results from so many on are written past the caches: benchmarks/forward.py
-    ASIDE = 1 << 13  # numbers of a channels-first RoI, in a block of channels, that are kept until then
+    LEAST_ASIDE = 1 << 11  # bytes of a RoI in a block of planes: fewer are better written where they belong
+    MOST_ASIDE = 1 << 16
     SERIAL_BINS = 4096  # fewer results than this gain nothing from threads: benchmarks/latency.py
 
 
@@ -118,7 +119,7 @@ cdef bint open_call(
         call.slab = max(1, min(SLAB, SCRATCH // ((call.pitch + plan.bins_x) * LANES)))
         call.scratch_reals = (call.slab * (call.pitch + plan.bins_x) + call.pitch + LANES) * LANES
         if call.past_caches:
-            call.aside = LANES * area <= ASIDE
+            call.aside = LEAST_ASIDE <= LANES * area * <Py_ssize_t> sizeof(pooled) <= MOST_ASIDE
             call.scratch_reals += LANES * area + LANES
         x_stride = call.slab * LANES
     call.blocks = (call.channels + call.width - 1) // call.width
