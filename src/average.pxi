@@ -218,10 +218,10 @@ cdef void forward_pixels(
                 )
         for x in range(first_x, last_x):
             target = bins + (y * shape.bins_x + x) * channels
-            sums = scratch + roi.strips * call.pitch if NARROW else <real*> target
+            sums = scratch + roi.strips * call.pitch if call.aside else <real*> target
             blend_channels[real](sums, scratch, n, &roi.x, x, False, False)
-            if NARROW:
-                round_off(target, sums, n)
+            if call.aside:
+                write_out(target, sums, n, call.past_caches)
 
 
 cdef void backward_pixels(
@@ -274,6 +274,7 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
     cdef real* pixels = scratch  # columns, rows of the slab, channels
     cdef real* sums = pixels + call.pitch * step  # bins, channels
     cdef real* lines = sums + call.slab * shape.bins_x * LANES + LANES * LANES  # channels, columns
+    cdef real* aside = lines + pitch * LANES  # channels, bins; where results pass the caches
     cdef Py_ssize_t y = 0, rows, i, s, n, at
     cdef int c, r, x
     cdef lanes tile[LANES]
@@ -282,7 +283,8 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
     while y < shape.bins_y:
         rows = min(call.slab, shape.bins_y - y)
         for i in range(rows):
-            prefetch(target + i * planes * shape.bins_x, planes * shape.bins_x * sizeof(pooled))
+            if not call.aside:
+                prefetch(target + i * planes * shape.bins_x, planes * shape.bins_x * sizeof(pooled))
             if shape.width >= LANES:
                 for r in range(roi.runs):
                     blend[pixel](
@@ -311,7 +313,10 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
             for c in range(LANES):
                 tile[c] = load(sums + (at + c) * LANES)
             transpose(tile)
-            if planes == LANES and at + LANES <= n:
+            if call.aside:  # what a tile writes too far, the next channels write again
+                for c in range(planes):
+                    store(aside + c * bins + y * shape.bins_x + at, tile[c])
+            elif planes == LANES and at + LANES <= n:
                 for c in range(LANES):
                     store_pooled(target + c * bins + at, tile[c])
             else:
@@ -320,6 +325,8 @@ cdef void forward_planes(const Call* call, const RoI* roi, Py_ssize_t channel, r
             i += LANES
         target += n
         y += rows
+    if call.aside:
+        write_out(bins_of(call, roi, channel), aside, planes * bins, call.past_caches)
 
 
 cdef inline bint fetch(real* target, const pooled* source, Py_ssize_t n) noexcept nogil:

@@ -22,6 +22,9 @@ cdef enum:
     SLAB = 8  # rows that the x step of a channels-first map takes at once
     STRIPS = 4  # strips that the y step of its gradient takes at once
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
+    STREAM_BYTES = 1 << 24  # results from so many on are written past the caches: benchmarks/forward.py
+    LEAST_ASIDE = 1 << 11  # bytes of a RoI in a block of planes: fewer are better written where they belong
+    MOST_ASIDE = 1 << 16
     SERIAL_BINS = 4096  # fewer results than this gain nothing from threads: benchmarks/latency.py
 
 
@@ -45,6 +48,8 @@ cdef struct Call:
     Py_ssize_t pieces  # of all levels
     Py_ssize_t pitch  # forward, planes: room for columns; pixels: from pixel to pixel in the scratch
     Py_ssize_t slab
+    bint past_caches  # forward: results are written past the caches
+    bint aside  # they, or narrow ones, are summed in scratch before they are written
     real* scratch
     Py_ssize_t scratch_reals  # a thread
     void* memory  # of the scratch, before it is aligned
@@ -72,7 +77,7 @@ cdef bint open_call(
 ) noexcept nogil:
     """Share out the work and allocate; False where memory is short. Close the call in either case."""
     cdef Plan* plan = &call.plan
-    cdef Py_ssize_t wanted, blocks, pixels, x_stride, i
+    cdef Py_ssize_t area, results, wanted, blocks, pixels, x_stride, i
     cdef Level* level
     plan.levels, plan.level_count, plan.level_of_box = levels, level_count, level_of_box
     plan.bins_y, plan.bins_x = levels.sampling.bins_y, levels.sampling.bins_x
@@ -84,7 +89,11 @@ cdef bint open_call(
     call.images, call.rois = images, output_shape[0]
     call.channels = output_shape[3 if channels_last else 1]
     call.channels_last = channels_last
-    if call.rois * call.channels * plan.bins_y * plan.bins_x < SERIAL_BINS:
+    area = plan.bins_y * plan.bins_x
+    results = call.rois * call.channels * area
+    call.past_caches = not backward and results >= STREAM_BYTES // <Py_ssize_t> sizeof(pooled)
+    call.aside = False
+    if results < SERIAL_BINS:
         threads = 1
     call.threads = threads
     wanted = PIECES * threads
@@ -97,7 +106,8 @@ cdef bint open_call(
         blocks = wanted // (call.images * plan.height if backward else call.rois) + 1
         call.width = pixel_block(call.channels, pixels, blocks)
         call.pitch = call.width
-        call.scratch_reals = (pixels + NARROW) * call.width
+        call.aside = NARROW or call.past_caches
+        call.scratch_reals = (pixels + 1) * call.width
         x_stride = call.width
     elif backward:
         call.width = LANES
@@ -108,6 +118,9 @@ cdef bint open_call(
         call.pitch = min(plan.width + 2 * LANES, pixels * LANES)
         call.slab = max(1, min(SLAB, SCRATCH // ((call.pitch + plan.bins_x) * LANES)))
         call.scratch_reals = (call.slab * (call.pitch + plan.bins_x) + call.pitch + LANES) * LANES
+        if call.past_caches:
+            call.aside = LEAST_ASIDE <= LANES * area * <Py_ssize_t> sizeof(pooled) <= MOST_ASIDE
+            call.scratch_reals += LANES * area + LANES
         x_stride = call.slab * LANES
     call.blocks = (call.channels + call.width - 1) // call.width
     wanted = (wanted + call.blocks - 1) // call.blocks

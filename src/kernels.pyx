@@ -150,6 +150,7 @@ cdef int carry_out(
                     )
                 else:
                     forward_piece(&call, piece, threadid())
+                    finish_streams()
             first += call.plan.count
         close_call(&call)
     if not ready:

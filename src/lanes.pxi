@@ -40,6 +40,9 @@ cdef extern from "storage.h" nogil:
     lanes load_first_pooled(const pooled* source, Py_ssize_t n)
     void store_pooled(pooled* target, lanes v)
     void store_first_pooled(pooled* target, lanes v, Py_ssize_t n)
+    void stream_pooled(pooled* target, lanes v)  # past the caches; the target is aligned
+    Py_ssize_t until_aligned(const pooled* target)
+    void finish_streams()
 
 
 ctypedef fused number:  # what sums are made of
@@ -64,6 +67,18 @@ cdef inline lanes load_first_numbers(const number* source, Py_ssize_t n) noexcep
         return load_first_pooled(source, n)
     else:
         return load_first(source, n)
+
+
+cdef void write_out(pooled* target, const real* source, Py_ssize_t n, bint past_caches) noexcept nogil:
+    """Store n sums as they are to lie in memory."""
+    cdef Py_ssize_t i = 0
+    if past_caches:
+        i = min(until_aligned(target), n)
+        round_off(target, source, i)
+        while i + LANES <= n:
+            stream_pooled(target + i, load(source + i))
+            i += LANES
+    round_off(target + i, source + i, n - i)
 
 
 cdef inline void round_off(pooled* target, const real* source, Py_ssize_t n) noexcept nogil:

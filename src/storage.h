@@ -177,6 +177,43 @@ static inline void store_pooled(pooled *to, lanes v) { store(to, v); }
 
 #endif
 
+/* Store past the caches what will not be read from them: its lines are then not fetched before they are
+ * written. `to` is a multiple of STREAM_ALIGNMENT. 16 bytes at a time, since results are seldom aligned to
+ * more, and the processor gathers them to lines. */
+#define STREAM_ALIGNMENT 16
+#if defined(__SSE2__) && LANES > 1 && NARROW && VECTOR_BYTES == 32
+static inline void stream_pooled(pooled *to, lanes v)
+{
+    pooled all[LANES];
+    store_pooled(all, v);
+    _mm_stream_si128((__m128i *)to, _mm_loadu_si128((const __m128i *)all));
+}
+#elif defined(__SSE2__) && LANES > 1 && !NARROW
+static inline void stream_pooled(pooled *to, lanes v)
+{
+    __m128i parts[VECTOR_BYTES / 16];
+    memcpy(parts, &v, sizeof v);
+    for (size_t i = 0; i < VECTOR_BYTES / 16; ++i)
+        _mm_stream_si128((__m128i *)to + i, parts[i]);
+}
+#else
+static inline void stream_pooled(pooled *to, lanes v) { store_pooled(to, v); }
+#endif
+
+/* Numbers before one that can be streamed to. */
+static inline ptrdiff_t until_aligned(const pooled *at)
+{
+    return (ptrdiff_t)(-(uintptr_t)at % STREAM_ALIGNMENT / sizeof(pooled));
+}
+
+/* Another thread that hears of this one's end sees all that was streamed. */
+static inline void finish_streams(void)
+{
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
+}
+
 static inline lanes load_first_pixels(const pixel *from, ptrdiff_t n)
 {
     if (n >= LANES)
