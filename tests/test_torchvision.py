@@ -1,6 +1,8 @@
 """Beside torchvision itself: results of its operators, and its detectors with kernels of cyroialign.
 
-python -m pytest -m torchvision tests/test_torchvision.py
+    python -m pytest -m torchvision tests/test_torchvision.py
+
+It takes minutes, and many where other processes compute: OMP_NUM_THREADS=1 helps there.
 """
 
 import math
@@ -23,12 +25,8 @@ import cyroialign.torch  # noqa: E402
 from cyroialign.torch import accelerate_torchvision  # noqa: E402
 
 SHAPE, COUNT = (2, 24, 30, 43), 60
-TOLERANCE = {
-    torch.float32: 2e-6,
-    torch.float64: 1e-14,
-    torch.float16: 2e-2,
-}  # float16: of torchvision's steps
-DETECTIONS = 1e-4
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.float16: 1e-2}  # torchvision rounds each step
+DETECTIONS, MASKS = 1e-4, 1e-3  # without training, masks are steep: a box's last bits show
 GRADIENTS = 1e-9  # of the largest of a parameter's, in float64; some are 0 but for rounding
 
 
@@ -239,7 +237,9 @@ def same_detections(actual, expected):
     for one, other in zip(actual, expected, strict=True):
         assert one.keys() == other.keys()
         assert len(other["boxes"]) > 20
-        torch.testing.assert_close(one, other, rtol=DETECTIONS, atol=DETECTIONS)
+        for name, expected_one in other.items():
+            tolerance = MASKS if name == "masks" else DETECTIONS
+            torch.testing.assert_close(one[name], expected_one, rtol=tolerance, atol=tolerance)
 
 
 def gradients(model):
