@@ -1,6 +1,8 @@
 """Beside torchvision itself: results of its operators, and its detectors with kernels of cyroialign.
 
-python -m pytest -m torchvision tests/test_torchvision.py
+    python -m pytest -m torchvision tests/test_torchvision.py
+
+It takes minutes, and many where other processes compute: OMP_NUM_THREADS=1 helps there.
 """
 
 import math
@@ -23,13 +25,9 @@ import cyroialign.torch  # noqa: E402
 from cyroialign.torch import accelerate_torchvision  # noqa: E402
 
 SHAPE, COUNT = (2, 24, 30, 43), 60
-TOLERANCE = {
-    torch.float32: 2e-6,
-    torch.float64: 1e-14,
-    torch.float16: 2e-2,
-}  # float16: of torchvision's steps
-DETECTIONS = 1e-4
-GRADIENTS = 1e-4  # of the largest of a parameter's; float32 sums run in other orders
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.float16: 1e-2}  # torchvision rounds each step
+DETECTIONS, MASKS = 1e-4, 1e-3  # without training, masks are steep: a box's last bits show
+GRADIENTS = 1e-9  # of the largest of a parameter's, in float64; some are 0 but for rounding
 
 
 def some_call(seed, dtype):
@@ -185,8 +183,8 @@ def mobilenet():
         num_classes=5,
         rpn_anchor_generator=AnchorGenerator(((32, 64, 128, 256),), ((0.5, 1.0, 2.0),)),
         box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], output_size=7, sampling_ratio=2),
-        min_size=192,
-        max_size=256,
+        min_size=160,
+        max_size=224,
         box_score_thresh=0.01,
     )
 
@@ -194,21 +192,21 @@ def mobilenet():
 def mask_rcnn():
     torch.manual_seed(0)
     return maskrcnn_resnet50_fpn_v2(
-        weights=None, weights_backbone=None, num_classes=5, min_size=192, max_size=256, box_score_thresh=0.01
+        weights=None, weights_backbone=None, num_classes=5, min_size=160, max_size=224, box_score_thresh=0.01
     )
 
 
 def photographs():
     rng = np.random.default_rng(0)
-    return [torch.from_numpy(rng.random((3, *size))).float() for size in ((192, 256), (188, 210))]
+    return [torch.from_numpy(rng.random((3, *size))).float() for size in ((160, 220), (156, 190))]
 
 
 def targets(images):
     for image in images:
         height, width = image.shape[1:]
-        boxes = torch.tensor([[20.0, 30, 130, 140], [60, 50, width - 10, height - 20]])
+        boxes = torch.tensor([[20.0, 30, 110, 120], [60, 50, width - 10, height - 20]])
         masks = torch.zeros(2, height, width, dtype=torch.uint8)
-        masks[0, 40:120, 30:110] = masks[1, 60:150, 70:180] = 1
+        masks[0, 40:110, 30:100] = masks[1, 60:130, 70:170] = 1
         yield {"boxes": boxes.double(), "labels": torch.tensor([1, 3]), "masks": masks}
 
 
@@ -239,7 +237,9 @@ def same_detections(actual, expected):
     for one, other in zip(actual, expected, strict=True):
         assert one.keys() == other.keys()
         assert len(other["boxes"]) > 20
-        torch.testing.assert_close(one, other, rtol=DETECTIONS, atol=DETECTIONS)
+        for name, expected_one in other.items():
+            tolerance = MASKS if name == "masks" else DETECTIONS
+            torch.testing.assert_close(one[name], expected_one, rtol=tolerance, atol=tolerance)
 
 
 def gradients(model):
@@ -282,7 +282,7 @@ def test_training_step(make, calls):
     assert actual.keys() == expected.keys()
     for name, gradient in expected.items():
         difference = (actual[name] - gradient).abs().max().item()
-        assert difference <= GRADIENTS * gradient.abs().max().item(), name
+        assert difference <= GRADIENTS * gradient.abs().max().item() + 1e-12, name
 
 
 def test_our_pooler_in_its_place():
