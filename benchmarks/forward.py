@@ -28,3 +28,19 @@ class ForwardNewSuite(ForwardSuiteBase):
 
     def time_forward_new(self, workload):
         cyroialign.roi_align(self.features, self.boxes, self.bins, **self.options)
+
+
+class ForwardSizeSuite(Arrays):
+    """Results of more and more MiB, and a reader of them: where does writing past the caches begin to pay."""
+
+    params = ((1, 4, 8, 16, 32), ("NCHW", "NHWC"))
+    param_names = ("MiB", "layout")
+
+    def setup(self, size, layout):
+        workload = WORKLOADS["C4-adaptive"]
+        rois = size * 2**20 // (4 * workload.channels * workload.bins**2)
+        self.prepare(workload._replace(rois=rois), layout, threads=1)
+
+    def time_forward_then_sum(self, size, layout):
+        self.forward()
+        self.output.sum()

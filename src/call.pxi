@@ -22,7 +22,7 @@ cdef enum:
     SLAB = 8  # rows that the x step of a channels-first map takes at once
     STRIPS = 4  # strips that the y step of its gradient takes at once
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
-    STREAM_BYTES = 1 << 24  # results from so many on are written past the caches: benchmarks/forward.py
+    STREAM_BYTES = 1 << 23  # results from so many on are written past the caches: ForwardSizeSuite
     LEAST_ASIDE = 1 << 11  # bytes of a RoI in a block of planes: fewer are better written where they belong
     MOST_ASIDE = 1 << 16
     SERIAL_BINS = 4096  # fewer results than this gain nothing from threads: benchmarks/latency.py
