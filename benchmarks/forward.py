@@ -30,16 +30,20 @@ class ForwardNewSuite(ForwardSuiteBase):
         cyroialign.roi_align(self.features, self.boxes, self.bins, **self.options)
 
 
-class ForwardSizeSuite(Arrays):
-    """Results of more and more MiB, and a reader of them: where does writing past the caches begin to pay."""
+class ForwardSizeSuiteBase(Arrays):
+    """Results of more and more MiB: from where on it pays to write them past the caches."""
 
     params = ((1, 4, 8, 16, 32), ("NCHW", "NHWC"))
-    param_names = ("MiB", "layout")
+    param_names = ("size", "layout")  # in MiB
 
     def setup(self, size, layout):
         workload = WORKLOADS["C4-adaptive"]
         rois = size * 2**20 // (4 * workload.channels * workload.bins**2)
         self.prepare(workload._replace(rois=rois), layout, threads=1)
+
+
+class ForwardSizeSuite(ForwardSizeSuiteBase):
+    """With a reader, to whom they come from memory then."""
 
     def time_forward_then_sum(self, size, layout):
         self.forward()

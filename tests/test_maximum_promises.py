@@ -9,6 +9,7 @@ import reference
 import reference_maximum
 import test_bits
 import test_bounded
+from narrow import bits, dtype_of, numbers, result_of
 from test_guard_pages import guarded
 from test_locality import CASES as LOCAL_CASES
 from test_locality import connections
@@ -23,11 +24,9 @@ def results(name, mode, num_threads=None, layout=None, spoiled=False):
     """Forward and backward results of a call of test_bits as bytes."""
     shape, dtype, its_layout, boxes, output_size, arguments = test_bits.calls()[name]
     rng = np.random.default_rng(1)
-    input = rng.standard_normal(shape).astype(dtype)
-    grad_output = rng.standard_normal((len(boxes), shape[1], *output_size)).astype(dtype)
-    if spoiled:
-        for array in (input, grad_output):
-            array.flat[::501] = np.resize([np.nan, np.inf, -np.inf], array.flat[::501].shape)
+    dtype = dtype_of(dtype)
+    input = numbers(rng, shape, dtype, 501 * spoiled)
+    grad_output = numbers(rng, (len(boxes), shape[1], *output_size), result_of(dtype), 501 * spoiled)
     with np.errstate(invalid="ignore"):
         done = both(
             input,
@@ -38,7 +37,7 @@ def results(name, mode, num_threads=None, layout=None, spoiled=False):
             layout=layout or its_layout,
             num_threads=num_threads,
         )
-    return [np.where(np.isnan(x), np.nan, x).astype(dtype).tobytes() for x in done]
+    return [bits(x) for x in done]
 
 
 def digests():
@@ -46,7 +45,7 @@ def digests():
         f"{name}, {mode}, {spoiled=}": [
             hashlib.sha256(result).hexdigest() for result in results(name, mode, spoiled=spoiled)
         ]
-        for name in test_bits.calls()
+        for name in test_bits.calls_here()
         for mode in MODES
         for spoiled in (False, True)
     }

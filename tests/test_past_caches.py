@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from narrow import INSTALLED, NARROW, dtype_of, numbers, result_of
+from narrow import NARROW, dtype_of, numbers, result_of
 from reference import random_boxes
 from test_bits import LEVELS
 
@@ -41,9 +41,9 @@ def test_large_as_small(dtype, layout):
 @pytest.mark.parametrize("level", LEVELS[:-1])
 def test_simd_levels(level, run_python):
     code = """
-        import test_past_caches
+        import narrow, test_past_caches
         for dtype, layout in test_past_caches.CASES:
-            if dtype in ("float32", "float64", *test_past_caches.INSTALLED):
+            if dtype in ("float32", "float64", *narrow.INSTALLED):
                 test_past_caches.check(dtype, layout)
     """
     run_python(code, CYROIALIGN_SIMD=level)
