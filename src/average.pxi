@@ -421,17 +421,24 @@ cdef void backward_planes(
     """
     cdef const Sampling* shape = &roi.level.sampling
     cdef Py_ssize_t area = shape.bins_y * shape.bins_x, pitch = shape.bins_y * STRIPS * LANES
+    cdef const pooled* source = bins_of(call, roi, rows.channel)
     cdef int planes = <int> rows.count
     cdef real* bins = scratch  # channels, bins of y, bins of x
     cdef real* lines = bins + area * LANES  # channels, bins of y, columns
     cdef real* target
     cdef Py_ssize_t first = shape.bins_y, last = 0, i, s, strips
     cdef int y, end, c, r, strip
-    cdef bint finite = fetch(bins, bins_of(call, roi, rows.channel), planes * area)
+    cdef bint finite = True
     find_lines(roi, rows, &y, &end)
     for i in range(roi.y.begin[y], roi.y.begin[end]):
         first = min(first, roi.y.offset[i] // (STRIPS * LANES))
         last = max(last, roi.y.offset[i] // (STRIPS * LANES) + 1)
+    if last - first == shape.bins_y:
+        finite = fetch(bins, source, planes * area)
+    else:
+        for c in range(planes):
+            i = c * area + first * shape.bins_x
+            finite = fetch(bins + i, source + i, (last - first) * shape.bins_x) and finite
     for r in range(roi.runs):
         s = 0
         while s < roi.run[r].strips:

@@ -14,6 +14,7 @@
 
 cdef enum:
     PIECES = 8  # as many pieces a thread, where there is work enough, so that threads end together
+    PLANES = 4  # blocks of planes a thread that are enough, backward
     BELT = 8  # rows of a belt and columns of a tile, forward: benchmarks/layouts.py
     MOST_BELTS = 1 << 10  # each looks at all RoIs, which must not cost more than pooling them
     BELT_REALS = 1 << 17  # numbers in a belt of a channels-last map, backward: benchmarks/layouts.py
@@ -172,12 +173,11 @@ cdef bint open_sums(Call* call) noexcept nogil:
 cdef void share_out(const Call* call, Level* level, Py_ssize_t wanted, bint backward) noexcept nogil:
     """Cut the work on a level, so that a block of channels makes about as many pieces as wanted."""
     cdef Py_ssize_t height = level.sampling.height
-    cdef Py_ssize_t rounds = (call.blocks + call.threads - 1) // call.threads
     level.belts, level.parts = 1, 1
     if backward:
-        # A RoI in several belts is spread for each anew. Blocks of planes weigh the same: where
-        # threads end nearly together with these alone, they are not cut: benchmarks/threads.py
-        if call.channels_last or 8 * rounds * call.threads > 9 * call.blocks:
+        # Part of a RoI in several belts is spread for each anew. Blocks of planes weigh the same: where there
+        # are enough for threads to end together, they are not cut: benchmarks/threads.py
+        if call.channels_last or call.blocks < PLANES * call.threads:
             level.belts = (wanted + call.images - 1) // call.images
         if call.channels_last or NARROW:
             level.belts = max(
