@@ -15,6 +15,7 @@ include "lanes.pxi"
 include "geometry.pxi"
 include "plan.pxi"
 include "call.pxi"
+include "blend.pxi"
 include "average.pxi"
 
 

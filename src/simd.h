@@ -55,7 +55,7 @@ typedef real lanes_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(RE
 typedef __typeof__(((lanes){0} < (lanes){0})[0]) lane_number; /* a whole number as wide as a lane */
 typedef lane_number lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
 
-/* The widest vectors there are, for the sums that wait for memory: see `blend` in average.pxi. */
+/* The widest vectors there are, for the sums that wait for memory: see `blend` in blend.pxi. */
 #ifdef __AVX512F__
 #define WIDE_BYTES 64
 #else
