@@ -75,21 +75,13 @@ def roi_align_levels(
     int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
     """`roi_align` with the map and the scale that the level of each box says."""
-    cdef Level* maps = <Level*> malloc(len(inputs) * sizeof(Level))
-    cdef const pixel[:, :, :, ::1] input
-    cdef Py_ssize_t i
-    if maps == NULL:
-        raise MemoryError("no memory for the table of levels")
+    cdef Level* maps = open_levels(
+        inputs, None, spatial_scales, output.shape, sampling_ratio, aligned, single, channels_last
+    )
     try:
-        for i in range(len(inputs)):
-            input = inputs[i]  # the tuple keeps it where it is
-            set_level(
-                maps + i, &input[0, 0, 0, 0], NULL, input.shape, output.shape,
-                spatial_scales[i], sampling_ratio, aligned, single, channels_last,
-            )
         carry_out(
-            maps, len(inputs), &levels[0], input.shape[0], boxes, &output[0, 0, 0, 0], output.shape, False,
-            channels_last, threads,
+            maps, len(inputs), &levels[0], inputs[0].shape[0], boxes,
+            &output[0, 0, 0, 0], output.shape, False, channels_last, threads,
         )
     finally:
         free(maps)
@@ -101,24 +93,48 @@ def roi_align_levels_backward(
     int sampling_ratio, bint aligned, bint single, bint channels_last, int threads,
 ):
     """`roi_align_backward` to all maps."""
-    cdef Level* maps = <Level*> malloc(len(grad_inputs) * sizeof(Level))
-    cdef pooled[:, :, :, ::1] grad_input
-    cdef Py_ssize_t i
-    if maps == NULL:
-        raise MemoryError("no memory for the table of levels")
+    cdef Level* maps = open_levels(
+        None, grad_inputs, spatial_scales, grad_output.shape, sampling_ratio, aligned, single, channels_last
+    )
     try:
-        for i in range(len(grad_inputs)):
-            grad_input = grad_inputs[i]
-            set_level(
-                maps + i, NULL, &grad_input[0, 0, 0, 0], grad_input.shape, grad_output.shape,
-                spatial_scales[i], sampling_ratio, aligned, single, channels_last,
-            )
         carry_out(
-            maps, len(grad_inputs), &levels[0], grad_input.shape[0], boxes,
+            maps, len(grad_inputs), &levels[0], grad_inputs[0].shape[0], boxes,
             &grad_output[0, 0, 0, 0], grad_output.shape, True, channels_last, threads,
         )
     finally:
         free(maps)
+
+
+cdef Level* open_levels(
+    tuple inputs, tuple grad_inputs, const double[::1] spatial_scales, const Py_ssize_t* output_shape,
+    int sampling_ratio, bint aligned, bint single, bint channels_last,
+) except NULL:
+    """A table of maps, of gradients to them, or of both; the tuples keep their memory where it is."""
+    cdef Py_ssize_t i, count = len(inputs or grad_inputs)
+    cdef const pixel[:, :, :, ::1] input
+    cdef pooled[:, :, :, ::1] grad_input
+    cdef const pixel* map = NULL
+    cdef pooled* gradient = NULL
+    cdef const Py_ssize_t* shape = NULL
+    cdef Level* levels = <Level*> malloc(count * sizeof(Level))
+    if levels == NULL:
+        raise MemoryError("no memory for the table of levels")
+    try:
+        for i in range(count):
+            if inputs is not None:
+                input = inputs[i]
+                map, shape = &input[0, 0, 0, 0], input.shape
+            if grad_inputs is not None:
+                grad_input = grad_inputs[i]
+                gradient, shape = &grad_input[0, 0, 0, 0], grad_input.shape
+            set_level(
+                levels + i, map, gradient, shape, output_shape, spatial_scales[i], sampling_ratio, aligned,
+                single, channels_last,
+            )
+    except BaseException:
+        free(levels)
+        raise
+    return levels
 
 
 cdef int carry_out(

@@ -316,20 +316,12 @@ def roi_align_max_levels(
     int sampling_ratio, bint aligned, bint single, bint channels_last, bint onnx, int threads,
 ):
     """`roi_align_max` with the map and the scale that the level of each box says."""
-    cdef Level* maps = <Level*> malloc(len(inputs) * sizeof(Level))
-    cdef const real[:, :, :, ::1] input
-    cdef Py_ssize_t i
-    if maps == NULL:
-        raise MemoryError("no memory for the table of levels")
+    cdef Level* maps = open_levels(
+        inputs, None, spatial_scales, output.shape, sampling_ratio, aligned, single, channels_last
+    )
     try:
-        for i in range(len(inputs)):
-            input = inputs[i]  # the tuple keeps it where it is
-            set_level(
-                maps + i, &input[0, 0, 0, 0], NULL, input.shape, output.shape,
-                spatial_scales[i], sampling_ratio, aligned, single, channels_last,
-            )
         carry_out_max(
-            maps, len(inputs), &levels[0], input.shape[0], boxes, &output[0, 0, 0, 0], NULL, output.shape,
+            maps, len(inputs), &levels[0], inputs[0].shape[0], boxes, &output[0, 0, 0, 0], NULL, output.shape,
             channels_last, onnx, threads,
         )
     finally:
@@ -342,21 +334,12 @@ def roi_align_max_levels_backward(
     int sampling_ratio, bint aligned, bint single, bint channels_last, bint onnx, int threads,
 ):
     """`roi_align_max_backward` to all maps."""
-    cdef Level* maps = <Level*> malloc(len(inputs) * sizeof(Level))
-    cdef const real[:, :, :, ::1] input
-    cdef real[:, :, :, ::1] grad_input
-    cdef Py_ssize_t i
-    if maps == NULL:
-        raise MemoryError("no memory for the table of levels")
+    cdef Level* maps = open_levels(
+        inputs, grad_inputs, spatial_scales, grad_output.shape, sampling_ratio, aligned, single, channels_last
+    )
     try:
-        for i in range(len(inputs)):
-            input, grad_input = inputs[i], grad_inputs[i]
-            set_level(
-                maps + i, &input[0, 0, 0, 0], &grad_input[0, 0, 0, 0], input.shape, grad_output.shape,
-                spatial_scales[i], sampling_ratio, aligned, single, channels_last,
-            )
         carry_out_max(
-            maps, len(inputs), &levels[0], input.shape[0], boxes, NULL, &grad_output[0, 0, 0, 0],
+            maps, len(inputs), &levels[0], inputs[0].shape[0], boxes, NULL, &grad_output[0, 0, 0, 0],
             grad_output.shape, channels_last, onnx, threads,
         )
     finally:
