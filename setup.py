@@ -1,4 +1,4 @@
-"""Compile the kernels: one source, once for each SIMD level and type of map.
+"""Compile src/: what a folder there holds is compiled once, or once for each SIMD level and type of map.
 
 Environment
 -----------
@@ -16,19 +16,24 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 ROOT = pathlib.Path(__file__).parent
+BUILD = pathlib.Path("build")
 MSVC = sys.platform == "win32"
 CHECKED = os.environ.get("CYROIALIGN_CHECKED", "0") != "0"
 OPENMP = os.environ.get("CYROIALIGN_OPENMP", "1") != "0"
+PACKAGE = "cyroialign._kernels"
 
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
-LEVELS = {"baseline": [], "avx2": AVX2, "avx512": AVX512}  # src/runtime.h tests for the same features
+LEVELS = {"baseline": [], "avx2": AVX2, "avx512": AVX512}  # src/once/runtime.h tests for the same features
+TYPES = ("float32", "float64", "float16", "bfloat16", "uint8")  # the longest to compile come first
+
+ONCE = {"_front": "src/once/front.pyx", "_onnxruntime": "src/once/onnxruntime.pyx", "_runtime": "src/once/runtime.pyx"}
+KERNELS = "src/kernels/kernels.pyx"
 
 NO_COMPILER = """
 cyroialign is built from source here and needs a C compiler with the headers of Python, and a test
@@ -40,30 +45,11 @@ program did not compile. Install them, then try again:
     Windows            Build Tools for Visual Studio, workload "Desktop development with C++"
 """
 
-
-class MapType(NamedTuple):
-    """What Cython is told about the numbers of maps and results; src/storage.h has the truth."""
-
-    pixel: str
-    pooled: str
-    family: bool  # all operators, not average RoIAlign alone
-
-
-TYPES = {
-    "float32": MapType("float", "float", family=True),
-    "float64": MapType("float", "float", family=True),
-    "float16": MapType("unsigned short", "unsigned short", family=False),
-    "bfloat16": MapType("unsigned short", "unsigned short", family=False),
-    "uint8": MapType("unsigned char", "float", family=False),
-}
-MEMORYVIEWS = "cyroialign._kernels._memoryviews"  # Cython's own code for them, once for all modules
+# The C of the kernels serves every module of them: it is translated once, and each names its function anew.
 MODULE = """\
-cdef extern from "storage.h":
-    ctypedef float real
-    ctypedef {0.pixel} pixel
-    ctypedef {0.pooled} pooled
-
-include "kernels.pyx"
+#define CYROIALIGN_{type}
+#define PyInit_kernels PyInit_{name}
+#include "{kernels}"
 """
 
 
@@ -78,8 +64,8 @@ def base_flags() -> Flags:
         return Flags(["/O2", "/fp:precise"], [])
     compile = ["-ffp-contract=off", "-Wno-psabi"]
     if CHECKED:
-        sanitize = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-        return Flags([*compile, *sanitize, "-O1", "-g"], sanitize)
+        sanitize = ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-DCYROIALIGN_CHECKED"]
+        return Flags([*compile, *sanitize, "-O1", "-g"], ["-fsanitize=undefined"])
     return Flags([*compile, "-O3", "-g0"], ["-Wl,-s"] if sys.platform == "linux" else [])
 
 
@@ -91,52 +77,68 @@ def openmp_flags() -> Flags:
     return Flags(["-fopenmp"], ["-fopenmp"])
 
 
-def kernel_extensions() -> list[Extension]:
-    """One extension a level and type, each from a file of a few lines that includes the shared source."""
-    sources = ROOT / "build" / "kernels"
-    sources.mkdir(parents=True, exist_ok=True)
-    extensions = []
-    for level in os.environ.get("CYROIALIGN_LEVELS", ",".join(LEVELS)).split(","):
-        for name, kind in TYPES.items():
-            source = sources / f"{level}_{name}.pyx"
-            source.write_text(MODULE.format(kind) + 'include "family.pxi"\n' * kind.family)
-            macros = [f"CYROIALIGN_{name.upper()}", *(["CYROIALIGN_CHECKED"] if CHECKED else [])]
-            extensions.append(
-                Extension(
-                    f"cyroialign._kernels.{level}_{name}",
-                    [str(source.relative_to(ROOT))],
-                    define_macros=[(macro, None) for macro in macros],
-                    extra_compile_args=LEVELS[level],
-                )
-            )
-    return extensions
+def kernel_modules() -> list[Extension]:
+    """One module for each level and type, from a file of a few lines that includes the C of the kernels."""
+    levels = os.environ.get("CYROIALIGN_LEVELS", ",".join(LEVELS)).split(",")
+    return [
+        Extension(f"{PACKAGE}.{level}_{name}", [f"{BUILD}/kernels/{level}_{name}.c"])
+        for name in TYPES
+        for level in levels
+    ]
 
 
 class BuildKernels(build_ext):
-    """Finds out what the compiler can before it compiles."""
+    """Finds out what the compiler can, and translates and compiles that."""
 
     def build_extensions(self) -> None:
         if not self.compiles(Flags([], []), "#include <Python.h>\nint main(void) { return 0; }"):
             sys.exit(NO_COMPILER)
-        base = base_flags()
-        openmp = Flags([], [])
+        levels = {name: flags for name, flags in LEVELS.items() if self.compiles(Flags(flags, []))}
+        self.extensions = [one for one in self.extensions if level_of(one) in {None, *levels}]
+        base, openmp = base_flags(), Flags([], [])
         if OPENMP and self.compiles(
             openmp_flags(), "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
         ):
             openmp = openmp_flags()
-        self.extensions = [
-            extension
-            for extension in self.extensions
-            if self.compiles(Flags(extension.extra_compile_args, []), "int main(void) { return 0; }")
-        ]
+        self.translate()
         for extension in self.extensions:
-            extension.include_dirs = [str(ROOT / "src")]
-            extension.extra_compile_args = [*extension.extra_compile_args, *base.compile, *openmp.compile]
+            extension.include_dirs = ["src", "src/kernels"]
+            extension.depends = [*map(str, (ROOT / "src").rglob("*.*")), f"{BUILD}/src/kernels/kernels.c"]
+            extension.extra_compile_args = [*levels.get(level_of(extension), []), *base.compile, *openmp.compile]
             extension.extra_link_args = [*base.link, *openmp.link]
         self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()
 
-    def compiles(self, flags: Flags, program: str) -> bool:
+    def translate(self) -> None:
+        """Turn Cython into C, and write the files that name level and type."""
+        from Cython.Build import cythonize  # not needed by those who only ask for metadata
+
+        kernels = f"{PACKAGE}.kernels"
+        sources = [Extension(f"{PACKAGE}.{name}", [source]) for name, source in ONCE.items()]
+        translated = cythonize(
+            [*sources, Extension(kernels, [KERNELS])],
+            include_path=["src"],
+            build_dir=str(BUILD),
+            nthreads=(os.cpu_count() or 1) if sys.platform == "linux" else 0,
+            compiler_directives={
+                "language_level": 3,
+                "boundscheck": CHECKED,
+                "wraparound": False,
+                "initializedcheck": CHECKED,
+                "nonecheck": CHECKED,
+                "cdivision": True,
+                "embedsignature": True,
+                "freethreading_compatible": True,
+            },
+        )
+        c_files = {extension.name: extension.sources for extension in translated}
+        for extension in self.extensions:
+            if extension.name in c_files:
+                extension.sources = c_files[extension.name]
+            else:
+                write(extension, os.path.relpath(c_files[kernels][0], BUILD / "kernels"))
+
+    def compiles(self, flags: Flags, program: str = "int main(void) { return 0; }") -> bool:
         """Compile and link a program, and tell whether that worked."""
         with tempfile.TemporaryDirectory() as folder:
             source = pathlib.Path(folder, "probe.c")
@@ -153,27 +155,21 @@ class BuildKernels(build_ext):
             return True
 
 
-setup(
-    ext_modules=cythonize(
-        [
-            Extension("cyroialign._kernels._runtime", ["src/runtime.pyx"]),
-            Extension("cyroialign._kernels._onnxruntime", ["src/onnxruntime.pyx"]),
-            Extension(MEMORYVIEWS, ["build/kernels/_memoryviews.c"]),
-            *kernel_extensions(),
-        ],
-        include_path=["src"],
-        build_dir="build",
-        shared_utility_qualified_name=MEMORYVIEWS,
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": CHECKED,
-            "wraparound": False,
-            "initializedcheck": CHECKED,
-            "nonecheck": CHECKED,
-            "cdivision": True,
-            "embedsignature": True,
-            "freethreading_compatible": True,
-        },
-    ),
-    cmdclass={"build_ext": BuildKernels},
-)
+def level_of(extension: Extension) -> str | None:
+    """The SIMD level of a module of the kernels; None for what is compiled once."""
+    level = extension.name.removeprefix(f"{PACKAGE}.").split("_")[0]
+    return level or None
+
+
+def write(extension: Extension, kernels: str) -> None:
+    """Write the source of a module of the kernels, unless it is there: what is newer is compiled again."""
+    name = extension.name.rpartition(".")[2]
+    text = MODULE.format(type=name.split("_")[1].upper(), name=name, kernels=pathlib.Path(kernels).as_posix())
+    source = pathlib.Path(extension.sources[0])
+    source.parent.mkdir(parents=True, exist_ok=True)
+    if not source.exists() or source.read_text() != text:
+        source.write_text(text)
+
+
+once = [Extension(f"{PACKAGE}.{name}", [source]) for name, source in ONCE.items()]
+setup(ext_modules=[*once, *kernel_modules()], cmdclass={"build_ext": BuildKernels})

@@ -4,13 +4,13 @@ from cyroialign._config import show_config
 from cyroialign._threads import get_num_threads, num_threads, set_num_threads
 from cyroialign._version import __version__
 from cyroialign.anchors import AnchorGenerator
-from cyroialign.box_gradient import roi_align_boxes_backward
+from cyroialign.operators.roi_align_boxes import roi_align_boxes_backward
 from cyroialign.fpn import FeaturePyramidNetwork
 from cyroialign.poolers import MultiScaleRoIAlign, assign_levels
-from cyroialign.ps_roi_align import PSRoIAlign, ps_roi_align, ps_roi_align_backward
-from cyroialign.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool_backward
-from cyroialign.roi_align import RoIAlign, roi_align, roi_align_backward
-from cyroialign.roi_pool import RoIPool, roi_pool, roi_pool_backward
+from cyroialign.operators.ps_roi_align import PSRoIAlign, ps_roi_align, ps_roi_align_backward
+from cyroialign.operators.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool_backward
+from cyroialign.operators.roi_align import RoIAlign, roi_align, roi_align_backward
+from cyroialign.operators.roi_pool import RoIPool, roi_pool, roi_pool_backward
 from cyroialign.why_zero import why_zero
 
 __all__ = [

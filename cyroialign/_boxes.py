@@ -1,24 +1,25 @@
 """Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2)."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cyroialign import _dtypes, _validation
-from cyroialign._kernels import kernels
+from cyroialign._kernels import first_bad_box
 
 
 class Boxes(NamedTuple):
-    """Checked boxes, with the scale that they were checked with.
+    """Checked boxes, with the scales that they were checked with.
 
     rows is (K, 5) float64, in which every index and every float32 coordinate is exact; single tells
     whether the geometry is computed in float32 (the type T of the contract); given are the user's arrays.
+    scales has a row of (y, x) for each level; levels is the level of each box, or None if there is one.
     """
 
     rows: np.ndarray
     single: bool
-    scale: float
+    scales: np.ndarray
+    levels: np.ndarray | None
     given: list[np.ndarray]
 
 
@@ -27,27 +28,27 @@ def read_boxes(
 ) -> Boxes:
     """Read the boxes of a call on `images` feature maps of the given dtype."""
     rows, single, given = _read(boxes, batch_indices, images, dtype)
-    scale = _validation.spatial_scale(spatial_scale, single)
-    bad = kernels(dtype).first_bad_box(rows, images, scale, aligned, single)
-    if bad >= 0:
-        _refuse(boxes, rows, bad, images, scale, single)
-    return Boxes(rows, single, scale, given)
+    scales = np.array((_validation.spatial_scale(spatial_scale, single),))
+    return _checked(boxes, Boxes(rows, single, scales, None, given), images, aligned)
 
 
 def read_boxes_of_levels(
-    boxes: Any, images: int, dtype: np.dtype, scales: Sequence[float], levels: np.ndarray, aligned: bool
+    boxes: Any, images: int, dtype: np.dtype, scales: np.ndarray, levels: np.ndarray, aligned: bool
 ) -> Boxes:
-    """Read a list of boxes, each with the scale of its level; the scale of the result is the first."""
+    """Read a list of boxes, each with the level that it is pooled from; scales has a row of (y, x) a level."""
     rows, single, given = _read(boxes, None, images, dtype)
-    bad = {}
-    for level, scale in enumerate(scales):
-        of_level = np.flatnonzero(levels == level)
-        first = kernels(dtype).first_bad_box(rows[of_level], images, scale, aligned, single)
-        if first >= 0:
-            bad[int(of_level[first])] = scale
-    if bad:
-        _refuse(boxes, rows, min(bad), images, bad[min(bad)], single)
-    return Boxes(rows, single, scales[0], given)
+    return _checked(boxes, Boxes(rows, single, scales, levels, given), images, aligned)
+
+
+def _checked(boxes: Any, rois: Boxes, images: int, aligned: bool) -> Boxes:
+    """Refuse the first box for which no result is defined."""
+    rows, scales, levels = rois.rows, rois.scales, rois.levels
+    bad = first_bad_box(rows, images, scales, levels, aligned, rois.single)
+    if bad >= 0:
+        where = _place_in_list(boxes, bad) if isinstance(boxes, (list, tuple)) else f"boxes[{bad}]"
+        y, x = scales[0 if levels is None else levels[bad]].tolist()
+        _validation.raise_bad_box(rows[bad], where, images, (y, x), rois.single)
+    return rois
 
 
 def _read(
@@ -65,11 +66,6 @@ def _read(
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
     single = _dtypes.of_sums(dtype) == _dtypes.FLOAT32 and np.can_cast(box_dtype, _dtypes.FLOAT32)
     return rows, single, given
-
-
-def _refuse(boxes: Any, rows: np.ndarray, bad: int, images: int, scale: float, single: bool) -> NoReturn:
-    where = _place_in_list(boxes, bad) if isinstance(boxes, (list, tuple)) else f"boxes[{bad}]"
-    _validation.raise_bad_box(rows[bad], where, images, scale, single)
 
 
 def _read_list(

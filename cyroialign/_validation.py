@@ -47,19 +47,30 @@ def output_size(value: Any) -> tuple[int, int]:
     return height, width
 
 
-def spatial_scale(value: Any, single: bool, name: str = "spatial_scale") -> float:
-    """Check the scale, also as it is rounded where the geometry is computed in float32."""
+def spatial_scale(value: Any, single: bool) -> tuple[float, float]:
+    """Check one scale or two, (y, x)."""
+    if type(value) is not float and isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+        if len(value) != 2:
+            raise ValueError(f"spatial_scale must be a number or two, (y, x), got {_kind(value)}")
+        y, x = value
+        return scale(y, single, "spatial_scale[0]"), scale(x, single, "spatial_scale[1]")
+    both = scale(value, single, "spatial_scale")
+    return both, both
+
+
+def scale(value: Any, single: bool, name: str) -> float:
+    """Check a scale, also as it is rounded where the geometry is computed in float32."""
     if type(value) is not float and not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {_kind(value)}")
     try:
-        scale = float(value)
+        number = float(value)
     except OverflowError:
-        scale = math.inf
+        number = math.inf
     low, high = FLOAT32_RANGE if single else (0.0, math.inf)
-    if not low < scale < high:
+    if not low < number < high:
         kind = "float32" if single else "float64"
         raise ValueError(f"{name} must be greater than 0 and finite in {kind}, got {_kind(value)}")
-    return scale
+    return number
 
 
 def sampling_ratio(value: Any) -> int:
@@ -145,16 +156,22 @@ def gradient(value: Any) -> np.ndarray:
     return feature_map(value, "grad_output", _dtypes.GRADIENTS)
 
 
-def map_of_gradient(value: Any, mode: str, grad_output: np.ndarray) -> np.ndarray:
-    """Check the input that the gradient of a maximum needs."""
+def map_of_gradient(value: Any, grad_output: np.ndarray, unread: bool) -> np.ndarray:
+    """Check the input that was given with a gradient, which depends on it unless it is `unread`."""
+    if unread:
+        return as_array(value, "input")
+    array = feature_map(value, "input")
+    gradient_dtype(grad_output, array, "input")
+    return array
+
+
+def map_for_gradient(value: Any, mode: str) -> None:
+    """Check that there is the input that the gradient of a maximum needs."""
     if value is None:
         raise TypeError(
             f"input is missing: with mode={mode!r} the gradient depends on the feature map, so give the one "
             "that roi_align was given"
         )
-    array = feature_map(value, "input")
-    gradient_dtype(grad_output, array, "input")
-    return array
 
 
 def shape_of_input(value: Any) -> tuple[int, int, int, int]:
@@ -262,7 +279,9 @@ def room_for_boxes(height: int, width: int, boxes: int) -> None:
         )
 
 
-def raise_bad_box(box: np.ndarray, where: str, images: int, spatial_scale: float, single: bool) -> NoReturn:
+def raise_bad_box(
+    box: np.ndarray, where: str, images: int, spatial_scale: tuple[float, float], single: bool
+) -> NoReturn:
     """Say what is wrong with the box (batch_index, x1, y1, x2, y2) that the kernels refused."""
     index, *corners = box.tolist()
     if not index.is_integer():
@@ -273,10 +292,10 @@ def raise_bad_box(box: np.ndarray, where: str, images: int, spatial_scale: float
         )
     if not np.isfinite(box).all():
         raise ValueError(f"{where} must be finite, got (x1, y1, x2, y2) = {tuple(corners)}")
-    kind = "float32" if single else "float64"
+    kind, (y, x) = "float32" if single else "float64", spatial_scale
     raise ValueError(
         f"{where} is not finite on the feature map: (x1, y1, x2, y2) = {tuple(corners)} with "
-        f"spatial_scale={spatial_scale} exceeds what {kind} can hold"
+        f"spatial_scale={y if y == x else spatial_scale} exceeds what {kind} can hold"
     )
 
 

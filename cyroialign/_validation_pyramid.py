@@ -17,7 +17,7 @@ from cyroialign._validation import (
     feature_map,
     list_of_boxes,
     same_dtype,
-    spatial_scale,
+    scale,
     whole_number,
 )
 
@@ -99,7 +99,7 @@ def _entries(value: Any, name: str) -> tuple[Any, ...]:
 
 
 def _positive(values: tuple[Any, ...], name: str) -> Numbers:
-    return tuple(spatial_scale(value, True, f"{name}[{i}]") for i, value in enumerate(values))
+    return tuple(scale(value, True, f"{name}[{i}]") for i, value in enumerate(values))
 
 
 def finite_anchors(anchors: Sequence[np.ndarray]) -> None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cyroialign import _boxes, _dtypes, _layout, _threads, _validation, _validation_pyramid
-from cyroialign._kernels import kernels
+from cyroialign import _boxes, _layout, _threads, _validation, _validation_pyramid
 from cyroialign._settings import Settings
+from cyroialign.operators import calls
+from cyroialign.operators.roi_align import POOLINGS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -80,7 +81,7 @@ def assign_levels(
     """
     low, high = _validation_pyramid.level_numbers(min_level, max_level)
     origin = _validation_pyramid.level_number(canonical_level, "canonical_level")
-    unit = _validation.spatial_scale(canonical_scale, True, "canonical_scale")
+    unit = _validation.scale(canonical_scale, True, "canonical_scale")
     x1, y1, x2, y2 = _corners(boxes).T
     real = np.float32 if x1.dtype.itemsize < 8 or x1.dtype.kind != "f" else np.float64
     if x1.dtype.kind != "f":  # areas of integers are exact before they are rounded
@@ -207,7 +208,7 @@ class MultiScaleRoIAlign(Settings):
         names = _validation_pyramid.map_names(featmap_names)
         _validation.output_size(output_size)
         _validation.sampling_ratio(sampling_ratio)
-        _validation.spatial_scale(canonical_scale, True, "canonical_scale")
+        _validation.scale(canonical_scale, True, "canonical_scale")
         _validation_pyramid.level_number(canonical_level, "canonical_level")
         _validation.flag(aligned, "aligned")
         _validation.choice(mode, "mode", _validation.MODES)
@@ -256,30 +257,18 @@ class MultiScaleRoIAlign(Settings):
         pyramid = self._read(x, boxes, image_shapes)
         first, channels_last = _layout.in_kernel_order(pyramid.maps[0], self.layout)
         others = (_layout.in_given_order(one, self.layout, channels_last) for one in pyramid.maps[1:])
-        maps = (first, *others)
-        dtype = _dtypes.of_result(first.dtype)
-        if self.mode != "avg":
-            maps = tuple(map(_dtypes.as_sums, maps))
-        bins_y, bins_x = _validation.output_size(self.output_size)
-        size = (len(pyramid.levels), pyramid.sizes[0][1], bins_y, bins_x)
-        threads = _threads.threads_for(self.num_threads)
-        pooled = _dtypes.of_result(maps[0].dtype)
-        target = _layout.target_for(None, size, pooled, self.layout, channels_last)
-        if target.size:
-            scales, levels, rois = pyramid.scales, pyramid.levels, pyramid.boxes
-            ratio = _validation.sampling_ratio(self.sampling_ratio)
-            settings = (ratio, bool(self.aligned), rois.single, channels_last)
-            if self.mode == "avg":
-                bits, result = tuple(map(_dtypes.as_bits, maps)), _dtypes.as_bits(target)
-                kernels(first.dtype).roi_align_levels(
-                    bits, scales, levels, rois.rows, result, *settings, threads
-                )
-            else:
-                onnx = self.mode == "onnx_max"
-                kernels(maps[0].dtype).roi_align_max_levels(
-                    maps, scales, levels, rois.rows, target, *settings, onnx, threads
-                )
-        return _layout.delivered(target, None, dtype, self.layout, channels_last)
+        bins = _validation.output_size(self.output_size)
+        return calls.pool(
+            POOLINGS[self.mode],
+            (first, *others),
+            pyramid.boxes,
+            (len(pyramid.boxes.rows), pyramid.sizes[0][1], *bins),
+            _validation.sampling_ratio(self.sampling_ratio),
+            bool(self.aligned),
+            self.layout,
+            channels_last,
+            _threads.threads_for(self.num_threads),
+        )
 
     def backward(
         self,
@@ -314,36 +303,19 @@ class MultiScaleRoIAlign(Settings):
         grads, channels_last = _layout.in_kernel_order(array, self.layout)
         _validation.gradient_dtype(grads, pyramid.maps[0], f"x[{self.featmap_names[0]!r}]")
         given = _layout.sizes(grads.shape, channels_last)
-        _validation.fitting_gradient(given, len(pyramid.levels), pyramid.sizes[0])
-        threads = _threads.threads_for(self.num_threads)
-        dtype = grads.dtype
-        if self.mode != "avg":
-            grads = _dtypes.as_sums(grads)
-        targets = tuple(
-            _layout.target_for(None, size, grads.dtype, self.layout, channels_last) for size in pyramid.sizes
+        _validation.fitting_gradient(given, len(pyramid.boxes.rows), pyramid.sizes[0])
+        gradients = calls.scatter(
+            POOLINGS[self.mode],
+            grads,
+            None if self.mode == "avg" else tuple(pyramid.maps),
+            pyramid.boxes,
+            pyramid.sizes,
+            _validation.sampling_ratio(self.sampling_ratio),
+            bool(self.aligned),
+            self.layout,
+            channels_last,
+            _threads.threads_for(self.num_threads),
         )
-        if grads.size:
-            scales, levels, rois = pyramid.scales, pyramid.levels, pyramid.boxes
-            ratio = _validation.sampling_ratio(self.sampling_ratio)
-            settings = (ratio, bool(self.aligned), rois.single, channels_last)
-            if self.mode == "avg":
-                bits, results = _dtypes.as_bits(grads), tuple(map(_dtypes.as_bits, targets))
-                kernels(dtype).roi_align_levels_backward(
-                    bits, scales, levels, rois.rows, results, *settings, threads
-                )
-            else:
-                maps = tuple(
-                    _layout.in_given_order(_dtypes.as_sums(one), self.layout, channels_last)
-                    for one in pyramid.maps
-                )
-                onnx = self.mode == "onnx_max"
-                kernels(grads.dtype).roi_align_max_levels_backward(
-                    grads, maps, scales, levels, rois.rows, targets, *settings, onnx, threads
-                )
-        else:
-            for target in targets:
-                target.fill(0)
-        gradients = (_layout.delivered(target, None, dtype, self.layout, channels_last) for target in targets)
         return dict(zip(self.featmap_names, gradients, strict=True))
 
     def _read(self, x: Any, boxes: Any, image_shapes: Any) -> "_Pyramid":
@@ -367,17 +339,16 @@ class MultiScaleRoIAlign(Settings):
                 canonical_scale=self.canonical_scale,
                 canonical_level=self.canonical_level,
             ).astype(np.intp, copy=False)
-        rois = _boxes.read_boxes_of_levels(boxes, images, maps[0].dtype, scales, levels, bool(self.aligned))
-        return _Pyramid(maps, sizes, np.array(scales), levels, rois)
+        pairs = np.array([(scale, scale) for scale in scales])
+        rois = _boxes.read_boxes_of_levels(boxes, images, maps[0].dtype, pairs, levels, bool(self.aligned))
+        return _Pyramid(maps, sizes, rois)
 
 
 class _Pyramid(NamedTuple):
-    """The checked arguments of a call: of each map its size (N, C, H, W) and scale, of each box its level."""
+    """The checked arguments of a call, with the size (N, C, H, W) of each map."""
 
     maps: list[np.ndarray]
     sizes: list[_layout.Size]
-    scales: np.ndarray
-    levels: np.ndarray
     boxes: _boxes.Boxes
 
 

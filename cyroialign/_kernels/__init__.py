@@ -7,7 +7,6 @@ import importlib.util
 import os
 from functools import cache
 from importlib import import_module
-from typing import Protocol, cast
 
 import numpy as np
 
@@ -19,192 +18,13 @@ except ModuleNotFoundError as error:
         "`pip install -e .`, or run from another folder to use an installed package"
     ) from error
 
+from cyroialign._kernels._front import CallSettings, Kernels, first_bad_box
+
+__all__ = ["CallSettings", "Kernels", "first_bad_box", "kernels", "simd", "simd_levels"]
+
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
-
-
-class Kernels(Protocol):
-    """What a compiled module offers; see ``src/kernels.pyx``."""
-
-    def first_bad_box(
-        self, boxes: np.ndarray, images: int, spatial_scale: float, aligned: bool, single: bool
-    ) -> int: ...
-
-    def roi_align(
-        self,
-        input: np.ndarray,
-        boxes: np.ndarray,
-        output: np.ndarray,
-        spatial_scale: float,
-        sampling_ratio: int,
-        aligned: bool,
-        single: bool,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_align_backward(
-        self,
-        grad_output: np.ndarray,
-        boxes: np.ndarray,
-        grad_input: np.ndarray,
-        spatial_scale: float,
-        sampling_ratio: int,
-        aligned: bool,
-        single: bool,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_align_levels(
-        self,
-        inputs: tuple[np.ndarray, ...],
-        spatial_scales: np.ndarray,
-        levels: np.ndarray,
-        boxes: np.ndarray,
-        output: np.ndarray,
-        sampling_ratio: int,
-        aligned: bool,
-        single: bool,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_align_levels_backward(
-        self,
-        grad_output: np.ndarray,
-        spatial_scales: np.ndarray,
-        levels: np.ndarray,
-        boxes: np.ndarray,
-        grad_inputs: tuple[np.ndarray, ...],
-        sampling_ratio: int,
-        aligned: bool,
-        single: bool,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_align_boxes_backward(
-        self,
-        grad_output: np.ndarray,
-        input: np.ndarray,
-        boxes: np.ndarray,
-        grad_boxes: np.ndarray,
-        spatial_scale: float,
-        sampling_ratio: int,
-        aligned: bool,
-        single: bool,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_align_max(
-        self,
-        input: np.ndarray,
-        boxes: np.ndarray,
-        output: np.ndarray,
-        spatial_scale: float,
-        sampling_ratio: int,
-        aligned: bool,
-        single: bool,
-        channels_last: bool,
-        onnx: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_align_max_backward(
-        self,
-        grad_output: np.ndarray,
-        input: np.ndarray,
-        boxes: np.ndarray,
-        grad_input: np.ndarray,
-        spatial_scale: float,
-        sampling_ratio: int,
-        aligned: bool,
-        single: bool,
-        channels_last: bool,
-        onnx: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_align_max_levels(
-        self,
-        inputs: tuple[np.ndarray, ...],
-        spatial_scales: np.ndarray,
-        levels: np.ndarray,
-        boxes: np.ndarray,
-        output: np.ndarray,
-        sampling_ratio: int,
-        aligned: bool,
-        single: bool,
-        channels_last: bool,
-        onnx: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_align_max_levels_backward(
-        self,
-        grad_output: np.ndarray,
-        inputs: tuple[np.ndarray, ...],
-        spatial_scales: np.ndarray,
-        levels: np.ndarray,
-        boxes: np.ndarray,
-        grad_inputs: tuple[np.ndarray, ...],
-        sampling_ratio: int,
-        aligned: bool,
-        single: bool,
-        channels_last: bool,
-        onnx: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_pool(
-        self,
-        input: np.ndarray,
-        boxes: np.ndarray,
-        output: np.ndarray,
-        spatial_scale: float,
-        single: bool,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
-
-    def roi_pool_backward(
-        self,
-        grad_output: np.ndarray,
-        input: np.ndarray,
-        boxes: np.ndarray,
-        grad_input: np.ndarray,
-        spatial_scale: float,
-        single: bool,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
-
-    def position_sensitive(
-        self,
-        input: np.ndarray,
-        boxes: np.ndarray,
-        output: np.ndarray,
-        spatial_scale: float,
-        sampling_ratio: int,
-        quantised: bool,
-        single: bool,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
-
-    def position_sensitive_backward(
-        self,
-        grad_output: np.ndarray,
-        boxes: np.ndarray,
-        grad_input: np.ndarray,
-        spatial_scale: float,
-        sampling_ratio: int,
-        quantised: bool,
-        single: bool,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
+MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL = range(6)  # as in src/call.pxd
+FORWARD, BACKWARD, BOXES_BACKWARD = range(3)
 
 
 def _usable_levels() -> tuple[str, ...]:
@@ -233,14 +53,14 @@ simd = _chosen_level()
 
 
 @cache
-def _module(name: str) -> Kernels:
-    return cast(Kernels, import_module(f"{__name__}.{simd}_{name}"))
+def _of_type(number: type) -> Kernels:
+    return Kernels(import_module(f"{__name__}.{simd}_{number.__name__}").table)
 
 
 def kernels(dtype: np.dtype) -> Kernels:
-    """Return the kernels for maps of this type; those of narrow types have average RoIAlign alone."""
-    return _module(dtype.type.__name__)
+    """Return the kernels for maps of this type."""
+    return _of_type(dtype.type)
 
 
-for _name in ("float32", "float64"):  # at once: a broken installation is known at import
-    _module(_name)
+for _number in (np.float32, np.float64):  # at once: a broken installation is known at import
+    _of_type(_number)

@@ -1,0 +1,212 @@
+"""What every operator does around its kernel: gather the arguments, fill the result, deliver it.
+
+A public function is its docstring and one call of these. They check arguments in the order in which users
+write them, and write nothing before all are checked.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cyroialign import _boxes, _dtypes, _layout, _threads, _validation
+from cyroialign._kernels import (
+    BACKWARD,
+    BOXES_BACKWARD,
+    FORWARD,
+    MEAN,
+    PS_ROI_ALIGN,
+    PS_ROI_POOL,
+    CallSettings,
+    kernels,
+)
+
+POSITION_SENSITIVE = (PS_ROI_ALIGN, PS_ROI_POOL)  # each bin has channels of its own
+LINEAR = (MEAN, *POSITION_SENSITIVE)  # the gradient does not depend on the map
+
+
+def forward(
+    pooling: int,
+    input: Any,
+    boxes: Any,
+    output_size: Any,
+    spatial_scale: Any,
+    sampling_ratio: Any = 0,
+    aligned: Any = False,
+    *,
+    batch_indices: Any,
+    layout: Any,
+    out: Any,
+    num_threads: Any,
+) -> np.ndarray:
+    """Pool boxes from one map."""
+    given = _validation.feature_map(input, "input")
+    _validation.choice(layout, "layout", _validation.LAYOUTS)
+    ratio, aligned = _validation.sampling_ratio(sampling_ratio), _validation.flag(aligned, "aligned")
+    maps, channels_last = _layout.in_kernel_order(given, layout)
+    bins = _validation.output_size(output_size)
+    images, channels, height, width = _layout.sizes(maps.shape, channels_last)
+    rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
+    _validation.room_for_boxes(height, width, len(rois.rows))
+    threads = _threads.threads_for(num_threads)
+    if pooling in POSITION_SENSITIVE:
+        channels = _validation.channels_of_bins(channels, bins)
+    size = (len(rois.rows), channels, *bins)
+    if out is not None:
+        dtype = _dtypes.of_result(maps.dtype)
+        _layout.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
+    return pool(pooling, (maps,), rois, size, ratio, aligned, layout, channels_last, threads, out)
+
+
+def pool(
+    pooling: int,
+    maps: tuple[np.ndarray, ...],
+    rois: _boxes.Boxes,
+    size: _layout.Size,
+    ratio: int,
+    aligned: bool,
+    layout: str,
+    channels_last: bool,
+    threads: int,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW)."""
+    dtype = _dtypes.of_result(maps[0].dtype)
+    if not kernels(maps[0].dtype).can(FORWARD, pooling):
+        maps = tuple(map(_dtypes.as_sums, maps))
+    target = _layout.target_for(out, size, _dtypes.of_result(maps[0].dtype), layout, channels_last)
+    if target.size:
+        settings = CallSettings(pooling, *size[2:], ratio, aligned, rois.single, channels_last, threads)
+        bits = tuple(map(_dtypes.as_bits, maps))
+        kernels(maps[0].dtype).forward(
+            settings, bits, rois.scales, rois.rows, rois.levels, _dtypes.as_bits(target)
+        )
+    return _layout.delivered(target, out, dtype, layout, channels_last)
+
+
+def backward(
+    pooling: int,
+    grad_output: Any,
+    boxes: Any,
+    input_shape: Any,
+    spatial_scale: Any,
+    sampling_ratio: Any = 0,
+    aligned: Any = False,
+    *,
+    input: Any = None,
+    output_size: Any = None,
+    batch_indices: Any,
+    layout: Any,
+    out: Any,
+    num_threads: Any,
+) -> np.ndarray:
+    """Sum the gradient to one map, on whose pixels it depends where an `input` is needed.
+
+    The result has the memory order of the gradient; where an output_size is given, of the input.
+    """
+    given = [_validation.gradient(grad_output)]
+    _validation.choice(layout, "layout", _validation.LAYOUTS)
+    ratio, aligned = _validation.sampling_ratio(sampling_ratio), _validation.flag(aligned, "aligned")
+    shape = _validation.shape_of_input(input_shape)
+    if input is not None:
+        given.append(_validation.map_of_gradient(input, given[0], pooling in LINEAR))
+        _validation.same_shape(given[1], "input", shape, "that of input_shape")
+    images, channels, height, width = size = _layout.sizes(shape, layout == "NHWC")
+    rois = _boxes.read_boxes(boxes, batch_indices, images, given[0].dtype, spatial_scale, aligned)
+    if output_size is None:
+        grads, channels_last = _layout.in_kernel_order(given[0], layout)
+        _validation.fitting_gradient(
+            _layout.sizes(grads.shape, channels_last), len(rois.rows), size, pooling in POSITION_SENSITIVE
+        )
+    else:
+        result = (len(rois.rows), channels, *_validation.output_size(output_size))
+        expected = _layout.ordered(result, layout == "NHWC")
+        _validation.same_shape(given[0], "grad_output", expected, "from boxes, input and output_size")
+        _, channels_last = _layout.in_kernel_order(given[1], layout)
+        grads = _layout.in_given_order(given[0], layout, channels_last)
+    _validation.room_for_boxes(height, width, len(rois.rows))
+    threads = _threads.threads_for(num_threads)
+    if out is not None:
+        _layout.check_out(out, size, grads.dtype, layout, channels_last, [*given, *rois.given])
+    maps = None if pooling in LINEAR else (given[1],)
+    return scatter(
+        pooling, grads, maps, rois, (size,), ratio, aligned, layout, channels_last, threads, out
+    )[0]
+
+
+def scatter(
+    pooling: int,
+    grads: np.ndarray,
+    maps: tuple[np.ndarray, ...] | None,
+    rois: _boxes.Boxes,
+    sizes: Sequence[_layout.Size],
+    ratio: int,
+    aligned: bool,
+    layout: str,
+    channels_last: bool,
+    threads: int,
+    out: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """Sum the gradients to maps of the given (N, C, H, W), one a level, from a checked one to the result."""
+    dtype = grads.dtype
+    if not kernels(dtype).can(BACKWARD, pooling):
+        grads = _dtypes.as_sums(grads)
+    targets = [_layout.target_for(out, size, grads.dtype, layout, channels_last) for size in sizes]
+    if grads.size and targets[0].size:
+        bins = _layout.sizes(grads.shape, channels_last)[2:]
+        settings = CallSettings(pooling, *bins, ratio, aligned, rois.single, channels_last, threads)
+        if maps is not None:
+            maps = tuple(
+                _layout.in_given_order(one.astype(grads.dtype, copy=False), layout, channels_last) for one in maps
+            )
+        kernels(grads.dtype).backward(
+            settings,
+            _dtypes.as_bits(grads),
+            maps,
+            rois.scales,
+            rois.rows,
+            rois.levels,
+            tuple(map(_dtypes.as_bits, targets)),
+        )
+    else:
+        for target in targets:
+            target.fill(0)
+    return [_layout.delivered(target, out, dtype, layout, channels_last) for target in targets]
+
+
+def boxes_backward(
+    pooling: int,
+    grad_output: Any,
+    input: Any,
+    boxes: Any,
+    spatial_scale: Any,
+    sampling_ratio: Any,
+    aligned: Any,
+    *,
+    batch_indices: Any,
+    layout: Any,
+    num_threads: Any,
+) -> np.ndarray:
+    """Sum the gradient to the corners of boxes, (K, 4)."""
+    _validation.choice(layout, "layout", _validation.LAYOUTS)
+    ratio, aligned = _validation.sampling_ratio(sampling_ratio), _validation.flag(aligned, "aligned")
+    maps, channels_last = _layout.in_kernel_order(_validation.feature_map(input, "input"), layout)
+    grads = _validation.gradient(grad_output)
+    _validation.gradient_dtype(grads, maps, "input")
+    images, _, height, width = size = _layout.sizes(maps.shape, channels_last)
+    rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
+    _validation.fitting_gradient(_layout.sizes(grads.shape, layout == "NHWC"), len(rois.rows), size)
+    _validation.room_for_boxes(height, width, len(rois.rows))
+    threads = _threads.threads_for(num_threads)
+    target = np.zeros((len(rois.rows), 4))
+    if grads.size:
+        if not kernels(maps.dtype).can(BOXES_BACKWARD, pooling):
+            maps, grads = _dtypes.as_sums(maps), _dtypes.as_sums(grads)
+        grads = _layout.in_given_order(grads, layout, channels_last)
+        bins = _layout.sizes(grads.shape, channels_last)[2:]
+        settings = CallSettings(pooling, *bins, ratio, aligned, rois.single, channels_last, threads)
+        kernels(maps.dtype).boxes_backward(settings, grads, (maps,), rois.scales, rois.rows, target)
+    if not rois.single:
+        return target
+    with np.errstate(over="ignore", under="ignore"):
+        return target.astype(np.float32)

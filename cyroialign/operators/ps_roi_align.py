@@ -1,0 +1,265 @@
+"""PSRoIAlign: RoIAlign in which each bin has channels of its own."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cyroialign import _validation
+from cyroialign._kernels import PS_ROI_ALIGN
+from cyroialign._settings import Settings
+from cyroialign.operators import calls
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+def ps_roi_align(
+    input: "ArrayLike",
+    boxes: "ArrayLike | Sequence[ArrayLike]",
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    *,
+    batch_indices: "ArrayLike | None" = None,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+) -> np.ndarray:
+    r"""Pool each box by averaging bilinear samples, each bin from its own channels.
+
+    Parameters
+    ----------
+    input : (N, C * height * width, H, W) array of float32, float64, float16, bfloat16 or uint8
+        Feature maps, with C channels for each bin; (N, H, W, C * height * width) with ``layout="NHWC"``.
+        Memory in the order of either layout is read in place, so a transposed view costs nothing; other
+        strides cost one copy.
+    boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
+        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in
+        pixels of the space that `spatial_scale` maps onto the feature map: most often the image that
+        the network was given. Any float dtype or integers. Boxes may lie partly or wholly outside.
+    output_size : int or (int, int)
+        Bins: (height, width) of the result.
+    spatial_scale : float, optional
+        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16.
+    sampling_ratio : int, optional
+        Samples a bin on each axis, at most 32767. With 0 or less it adapts to the box: ceil(roi_height /
+        height) by ceil(roi_width / width).
+    batch_indices : (K,) array of int, optional
+        The image of each box, when `boxes` is (K, 4).
+    layout : {"NCHW", "NHWC"}, optional
+        The order of the axes of `input`, of the result and of `out`.
+    out : ndarray, optional
+        Array of the result's shape and dtype to fill and return; C-contiguous or in the memory order
+        of `input`, writeable, and sharing no memory with the inputs.
+    num_threads : int, optional
+        Threads for this call; by default those of `get_num_threads`.
+
+    Returns
+    -------
+    (K, C, height, width) ndarray
+        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
+        ``layout="NHWC"``.
+
+    Raises
+    ------
+    TypeError
+        Where an argument has a wrong type or dtype.
+    ValueError
+        Where a shape or value is wrong: a box that is not finite, an image that does not exist, a
+        map without pixels, channels that are no multiple of the bins. The message names the first bad
+        box. `out` is untouched then.
+
+    See Also
+    --------
+    ps_roi_align_backward : the gradient to the feature map.
+    roi_align : all bins from the same channels.
+    ps_roi_pool : whole pixels instead of samples.
+    PSRoIAlign : the same as an object that keeps the settings.
+
+    Notes
+    -----
+    Bin ``(i, j)`` of channel ``c`` of the result reads one channel of the map [1]_,
+
+    .. math:: c_{in} = (c \cdot height + i) \cdot width + j,
+
+    as `roi_align` reads it with ``aligned=True``. The rule is torchvision's, which always takes half a pixel
+    off the scaled coordinates; to undo that, add ``0.5 / spatial_scale`` to them. A bin without samples,
+    with adaptive sampling one of a box of zero or negative size, is 0; torchvision has NaN for zero sizes.
+
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes) or uint8 is what float32 gives,
+    rounded once to the dtype of the result. Such a map is copied as float32.
+
+    Results have the same bits for every number of threads and every SIMD level, and do not
+    depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
+    the map. A NaN or infinity reaches only the bins that sample one of its neighbours.
+
+    References
+    ----------
+    .. [1] Dai, Li, He, Sun, "R-FCN: Object Detection via Region-based Fully Convolutional
+       Networks", NeurIPS 2016.
+    .. [2] Li et al., "Light-Head R-CNN: In Defense of Two-Stage Object Detector", 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cyroialign
+    >>> image = np.zeros((1, 4, 5, 5), np.float32) + np.array([1, 2, 3, 4], np.float32)[:, None, None]
+    >>> boxes = np.array([[0, 1, 1, 3, 3]], np.float32)
+    >>> cyroialign.ps_roi_align(image, boxes, output_size=2)  # one channel a bin
+    array([[[[1., 2.],
+             [3., 4.]]]], dtype=float32)
+    """
+    return calls.forward(
+        PS_ROI_ALIGN,
+        input,
+        boxes,
+        output_size,
+        spatial_scale,
+        sampling_ratio,
+        aligned=True,
+        batch_indices=batch_indices,
+        layout=layout,
+        out=out,
+        num_threads=num_threads,
+    )
+
+
+def ps_roi_align_backward(
+    grad_output: "ArrayLike",
+    boxes: "ArrayLike | Sequence[ArrayLike]",
+    input_shape: Sequence[int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    *,
+    batch_indices: "ArrayLike | None" = None,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+) -> np.ndarray:
+    """Return the gradient of `ps_roi_align` to its feature map.
+
+    Parameters
+    ----------
+    grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
+        Gradient to the result of `ps_roi_align`; (K, height, width, C) with ``layout="NHWC"``.
+    boxes, spatial_scale, sampling_ratio, batch_indices
+        As given to `ps_roi_align`.
+    input_shape : sequence of 4 ints
+        The shape of the feature map, in the order of `layout`; it has C * height * width channels.
+    layout, num_threads : optional
+        As in `ps_roi_align`.
+    out : ndarray, optional
+        Array of shape `input_shape` to fill and return, as in `ps_roi_align`; what it held is lost.
+
+    Returns
+    -------
+    ndarray of shape `input_shape`
+        Of the dtype and memory order of `grad_output`.
+
+    Raises
+    ------
+    TypeError
+        Where an argument has a wrong type or dtype.
+    ValueError
+        Where a shape or value is wrong, as in `ps_roi_align`, or where `grad_output`, `boxes` and
+        `input_shape` do not fit each other. `out` is untouched then.
+
+    Notes
+    -----
+    ``(ps_roi_align(x) * g).sum() == (x * ps_roi_align_backward(g)).sum()`` to rounding. The sums run in an
+    order that depends on the boxes alone, without atomic operations, so that the result has the same
+    bits for every number of threads and every SIMD level.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cyroialign
+    >>> boxes = np.array([[0, 0, 0, 2, 2]], np.float32)
+    >>> gradient = np.array([[[[1, 2], [3, 4]]]], np.float32)
+    >>> cyroialign.ps_roi_align_backward(gradient, boxes, (1, 4, 2, 2))[0, 3]
+    array([[0., 0.],
+           [0., 4.]], dtype=float32)
+    """
+    return calls.backward(
+        PS_ROI_ALIGN,
+        grad_output,
+        boxes,
+        input_shape,
+        spatial_scale,
+        sampling_ratio,
+        aligned=True,
+        batch_indices=batch_indices,
+        layout=layout,
+        out=out,
+        num_threads=num_threads,
+    )
+
+
+class PSRoIAlign(Settings):
+    """`ps_roi_align` and its gradient with settings that stay.
+
+    Parameters
+    ----------
+    output_size, spatial_scale, sampling_ratio, layout, num_threads
+        As in `ps_roi_align`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cyroialign import PSRoIAlign
+    >>> pool = PSRoIAlign(output_size=7, spatial_scale=1 / 16, sampling_ratio=2)
+    >>> features = np.random.default_rng(0).random((1, 10 * 7 * 7, 50, 68), np.float32)
+    >>> pool(features, [np.array([[32.0, 48.0, 256.0, 320.0]])]).shape
+    (1, 10, 7, 7)
+    """
+
+    def __init__(
+        self,
+        output_size: int | tuple[int, int],
+        spatial_scale: float = 1.0,
+        sampling_ratio: int = -1,
+        *,
+        layout: str = "NCHW",
+        num_threads: int | None = None,
+    ) -> None:
+        _validation.output_size(output_size)
+        _validation.spatial_scale(spatial_scale, single=False)
+        _validation.sampling_ratio(sampling_ratio)
+        _validation.choice(layout, "layout", _validation.LAYOUTS)
+        if num_threads is not None:
+            _validation.thread_count(num_threads, "num_threads")
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.sampling_ratio = sampling_ratio
+        self.layout = layout
+        self.num_threads = num_threads
+
+    def __call__(self, input: "ArrayLike", boxes: "ArrayLike | Sequence[ArrayLike]") -> np.ndarray:
+        """Return ``ps_roi_align(input, boxes, ...)`` with these settings."""
+        return ps_roi_align(
+            input,
+            boxes,
+            self.output_size,
+            self.spatial_scale,
+            self.sampling_ratio,
+            layout=self.layout,
+            num_threads=self.num_threads,
+        )
+
+    def backward(
+        self,
+        grad_output: "ArrayLike",
+        boxes: "ArrayLike | Sequence[ArrayLike]",
+        input_shape: Sequence[int],
+    ) -> np.ndarray:
+        """Return ``ps_roi_align_backward(grad_output, boxes, input_shape, ...)`` with these settings."""
+        return ps_roi_align_backward(
+            grad_output,
+            boxes,
+            input_shape,
+            self.spatial_scale,
+            self.sampling_ratio,
+            layout=self.layout,
+            num_threads=self.num_threads,
+        )

@@ -1,0 +1,259 @@
+"""RoIPool: regions of interest, quantised to whole pixels, of which each bin takes the largest."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cyroialign import _validation
+from cyroialign._kernels import ROI_POOL
+from cyroialign._settings import Settings
+from cyroialign.operators import calls
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+def roi_pool(
+    input: "ArrayLike",
+    boxes: "ArrayLike | Sequence[ArrayLike]",
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    *,
+    batch_indices: "ArrayLike | None" = None,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+) -> np.ndarray:
+    r"""Pool each box of a feature map into a grid of bins by taking the largest pixel of each.
+
+    Parameters
+    ----------
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
+        Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
+        in place, so a transposed view costs nothing; other strides cost one copy.
+    boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
+        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in
+        pixels of the space that `spatial_scale` maps onto the feature map: most often the image that
+        the network was given. Any float dtype or integers. Boxes may lie partly or wholly outside.
+    output_size : int or (int, int)
+        Bins: (height, width) of the result.
+    spatial_scale : float, optional
+        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16.
+    batch_indices : (K,) array of int, optional
+        The image of each box, when `boxes` is (K, 4).
+    layout : {"NCHW", "NHWC"}, optional
+        The order of the axes of `input`, of the result and of `out`.
+    out : ndarray, optional
+        Array of the result's shape and dtype to fill and return; C-contiguous or in the memory order
+        of `input`, writeable, and sharing no memory with the inputs.
+    num_threads : int, optional
+        Threads for this call; by default those of `get_num_threads`.
+
+    Returns
+    -------
+    (K, C, height, width) ndarray
+        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
+        ``layout="NHWC"``.
+
+    Raises
+    ------
+    TypeError
+        Where an argument has a wrong type or dtype.
+    ValueError
+        Where a shape or value is wrong: a box that is not finite, an image that does not exist, a
+        map without pixels. The message names the first bad box. `out` is untouched then.
+
+    See Also
+    --------
+    roi_pool_backward : the gradient to the feature map.
+    roi_align : the same without rounding, which is what most detectors want since Mask R-CNN.
+    RoIPool : the same as an object that keeps the settings.
+
+    Notes
+    -----
+    The rule is torchvision's, which is that of Fast R-CNN [1]_. The edges of a box are rounded to whole
+    pixels, halves away from zero, and the pixel of the far edge belongs to the box:
+
+    .. math:: start_w = round(x_1 \cdot scale), \qquad roi_w = \max(round(x_2 \cdot scale) - start_w + 1, 1)
+
+    With ``bin_w = roi_w / width``, bin ``p`` is the pixels from ``start_w + floor(p * bin_w)`` up to, but
+    without, ``start_w + ceil((p + 1) * bin_w)``, as far as they lie on the map: neighbouring bins may share
+    a pixel. A bin without pixels is 0. All of this is computed in float32 if `input` and `boxes` are both
+    float32 or narrower, else in float64.
+
+    A NaN is never the largest, as in torchvision. A bin that holds nothing but NaN and -inf is -inf, where
+    torchvision has its least float32 number, -3.4e38. To see a NaN instead, look for it in the input.
+
+    ONNX ``MaxRoiPool`` has the same rule. Where the far edge of a box is the first pixel outside of it, give
+    ``x2 - 1 / spatial_scale`` and ``y2 - 1 / spatial_scale``.
+
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes) or uint8 is what float32 gives,
+    rounded once to the dtype of the result. Such a map is copied as float32.
+
+    Results have the same bits for every number of threads and every SIMD level, and do not
+    depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
+    the map.
+
+    References
+    ----------
+    .. [1] Girshick, "Fast R-CNN", ICCV 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cyroialign
+    >>> image = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
+    >>> boxes = np.array([[0, 1, 1, 3, 3]], np.float32)  # 3 by 3 pixels: bins share the middle ones
+    >>> cyroialign.roi_pool(image, boxes, output_size=(2, 2))
+    array([[[[12., 13.],
+             [17., 18.]]]], dtype=float32)
+    """
+    return calls.forward(
+        ROI_POOL,
+        input,
+        boxes,
+        output_size,
+        spatial_scale,
+        batch_indices=batch_indices,
+        layout=layout,
+        out=out,
+        num_threads=num_threads,
+    )
+
+
+def roi_pool_backward(
+    grad_output: "ArrayLike",
+    input: "ArrayLike",
+    boxes: "ArrayLike | Sequence[ArrayLike]",
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    *,
+    batch_indices: "ArrayLike | None" = None,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+) -> np.ndarray:
+    """Return the gradient of `roi_pool` to its feature map: each bin's goes to the pixel that won it.
+
+    Parameters
+    ----------
+    grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
+        Gradient to the result of `roi_pool`; (K, height, width, C) with ``layout="NHWC"``.
+    input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 where that is float32
+        The feature map that was pooled: the winners are looked for in it again.
+    boxes, output_size, spatial_scale, batch_indices
+        As given to `roi_pool`.
+    layout, num_threads : optional
+        As in `roi_pool`.
+    out : ndarray, optional
+        Array of the shape of `input` to fill and return, as in `roi_pool`; what it held is lost.
+
+    Returns
+    -------
+    ndarray of the shape of `input`
+        Of the dtype of `grad_output` and the memory order of `input`.
+
+    Raises
+    ------
+    TypeError
+        Where an argument has a wrong type or dtype.
+    ValueError
+        Where a shape or value is wrong, as in `roi_pool`, or where `grad_output`, `input`, `boxes` and
+        `output_size` do not fit each other. `out` is untouched then.
+
+    Notes
+    -----
+    Of several largest pixels of a bin the first wins, row by row, as in torchvision. The gradient of a bin
+    without a winner (no pixels, or nothing but NaN and -inf) goes nowhere. The sums run in an order that
+    depends on the boxes alone, without atomic operations, so that the result has the same bits for every
+    number of threads and every SIMD level.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cyroialign
+    >>> image = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
+    >>> boxes = np.array([[0, 0, 0, 2, 2]], np.float32)
+    >>> gradient = np.array([[[[1, 2], [3, 4]]]], np.float32)
+    >>> cyroialign.roi_pool_backward(gradient, image, boxes, output_size=2)[0, 0]
+    array([[0., 0., 0.],
+           [0., 1., 2.],
+           [0., 3., 4.]], dtype=float32)
+    """
+    shape = _validation.feature_map(input, "input").shape
+    return calls.backward(
+        ROI_POOL,
+        grad_output,
+        boxes,
+        shape,
+        spatial_scale,
+        input=input,
+        output_size=output_size,
+        batch_indices=batch_indices,
+        layout=layout,
+        out=out,
+        num_threads=num_threads,
+    )
+
+
+class RoIPool(Settings):
+    """`roi_pool` and its gradient with settings that stay.
+
+    Parameters
+    ----------
+    output_size, spatial_scale, layout, num_threads
+        As in `roi_pool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cyroialign import RoIPool
+    >>> pool = RoIPool(output_size=7, spatial_scale=1 / 16)
+    >>> features = np.random.default_rng(0).random((1, 256, 50, 68), np.float32)
+    >>> pool(features, [np.array([[32.0, 48.0, 256.0, 320.0]])]).shape
+    (1, 256, 7, 7)
+    """
+
+    def __init__(
+        self,
+        output_size: int | tuple[int, int],
+        spatial_scale: float = 1.0,
+        *,
+        layout: str = "NCHW",
+        num_threads: int | None = None,
+    ) -> None:
+        _validation.output_size(output_size)
+        _validation.spatial_scale(spatial_scale, single=False)
+        _validation.choice(layout, "layout", _validation.LAYOUTS)
+        if num_threads is not None:
+            _validation.thread_count(num_threads, "num_threads")
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.layout = layout
+        self.num_threads = num_threads
+
+    def __call__(self, input: "ArrayLike", boxes: "ArrayLike | Sequence[ArrayLike]") -> np.ndarray:
+        """Return ``roi_pool(input, boxes, ...)`` with these settings."""
+        return roi_pool(
+            input,
+            boxes,
+            self.output_size,
+            self.spatial_scale,
+            layout=self.layout,
+            num_threads=self.num_threads,
+        )
+
+    def backward(
+        self, grad_output: "ArrayLike", input: "ArrayLike", boxes: "ArrayLike | Sequence[ArrayLike]"
+    ) -> np.ndarray:
+        """Return ``roi_pool_backward(grad_output, input, boxes, ...)`` with these settings."""
+        return roi_pool_backward(
+            grad_output,
+            input,
+            boxes,
+            self.output_size,
+            self.spatial_scale,
+            layout=self.layout,
+            num_threads=self.num_threads,
+        )

@@ -1,0 +1,376 @@
+# The mean of samples: one RoI and one block of channels, then the pieces of work that consist of them.
+#
+# Both directions and both layouts take one axis after the other, with one step, `weighted_sum`, but for the last
+# of these, `expand`:
+#
+#     forward            bins of y <- rows of the map, then bins of x <- columns
+#     backward, pixels   rows of the map <- bins of y, then columns <- bins of x
+#     backward, planes   columns <- bins of x, by `expand`; then rows of the map <- bins of y
+#
+# Lanes run along channels. In a channels-last map the channels of a pixel lie side by side and are
+# loaded as they are. In a channels-first map a row of pixels does: there the y step runs along the row,
+# plane by plane, and a transposition in registers turns planes of pixels into pixels of channels for the
+# x step of forward; that of the gradient gives each bin to all pixels of a strip. The y step stands next to
+# the map, because its loads are contiguous in either layout; only the gradient of a channels-last map has it
+# the other way round, where one row of bins then serves a whole row of pixels from the first-level cache.
+
+
+cdef void forward_pixels(
+    const Call* call, const RoI* roi, Py_ssize_t channel, int first_y, int last_y, int first_x, int last_x,
+    const Scratch* scratch,
+) noexcept nogil:
+    """Some bins of a RoI, for a block of channels from `channel` on, of a channels-last map."""
+    cdef const Settings* settings = &call.settings
+    cdef Py_ssize_t channels = call.channels, n = min(call.width, channels - channel)
+    cdef const pixel* source = roi.level.map + in_map(call, roi, channel)
+    cdef pooled* bins = call.bins + in_bins(call, roi, channel)
+    cdef pooled* target
+    cdef real* lines = scratch.at[LINES]
+    cdef real* sums
+    cdef const Run* run
+    cdef int y, x, r, low = roi.strips, high = 0, first, last
+    for x in range(first_x, last_x):
+        if roi.high[x]:
+            low = min(low, roi.low[x])
+            high = max(high, roi.high[x])
+    for y in range(first_y, last_y):
+        if roi.y.indptr[y] == roi.y.indptr[y + 1]:
+            for x in range(first_x, last_x):
+                memset(bins + (y * settings.bins_x + x) * channels, 0, n * sizeof(pooled))
+            continue
+        for r in range(roi.runs):
+            run = roi.run + r
+            first, last = max(run.slot, low), min(run.slot + run.strips, high)
+            if first < last:
+                sum_pixels[pixel](
+                    lines + first * call.pitch, call.pitch,
+                    source + (run.column + first - run.slot) * channels, channels, last - first, n, &roi.y, y,
+                )
+        for x in range(first_x, last_x):
+            target = bins + (y * settings.bins_x + x) * channels
+            sums = scratch.at[STAGED] if call.staged else <real*> target
+            sum_channels[real](sums, lines, n, &roi.x, x, False, False)
+            if call.staged:
+                write_out(target, sums, n, call.non_temporal)
+
+
+cdef void backward_pixels(
+    const Call* call, const RoI* roi, real* sums, const Rows* rows, const Scratch* scratch
+) noexcept nogil:
+    """The transpose of `forward_pixels`; adds to some rows alone, which begin at `sums`."""
+    cdef Py_ssize_t channels = call.channels, n = rows.length
+    cdef const pooled* source = call.bins + in_bins(call, roi, rows.channel)
+    cdef real* lines = scratch.at[LINES]
+    cdef real* target
+    cdef const Run* run
+    cdef int y, end, x, r
+    find_lines(roi, rows, &y, &end)
+    for y in range(y, end):
+        sum_pixels[pooled](lines, call.pitch, source, channels, call.settings.bins_x, n, &roi.y, y)
+        for r in range(roi.runs):
+            run = roi.run + r
+            target = sums + ((roi.map_row[y] - rows.first) * roi.level.width + run.column) * rows.pitch
+            for x in range(run.strips):
+                sum_channels[real](target, lines, n, &roi.x, run.slot + x, True, True)
+                target += rows.pitch
+
+
+cdef inline void find_lines(const RoI* roi, const Rows* rows, int* first, int* last) noexcept nogil:
+    """Which lines of roi.y, for backward, belong to some rows of the map."""
+    first[0], last[0] = 0, roi.y.size
+    while first[0] < last[0] and roi.map_row[first[0]] < rows.first:
+        first[0] += 1
+    while first[0] < last[0] and roi.map_row[last[0] - 1] >= rows.last:
+        last[0] -= 1
+
+
+cdef void forward_planes(
+    const Call* call, const RoI* roi, Py_ssize_t channel, const Scratch* scratch
+) noexcept nogil:
+    """Up to LANES channels, from `channel` on, of a channels-first map.
+
+    The x step takes a batch of rows at once, so that it reads its taps once for all of them. The output is
+    fetched early: it is written in pieces too short for the processor to foresee.
+    """
+    cdef const Settings* settings = &call.settings
+    cdef Py_ssize_t plane = roi.level.height * roi.level.width, bins = settings.bins_y * settings.bins_x
+    cdef const pixel* source = roi.level.map + in_map(call, roi, channel)
+    cdef pooled* target = call.bins + in_bins(call, roi, channel)
+    cdef int planes = <int> min(call.channels - channel, LANES)
+    cdef Py_ssize_t step = call.batch * LANES, pitch = roi.strips * LANES
+    cdef real* lines = scratch.at[LINES]  # channels, columns
+    cdef real* pixels = scratch.at[PIXELS]  # columns, rows of the batch, channels
+    cdef real* sums = scratch.at[BINS]  # bins, channels
+    cdef real* staged = scratch.at[STAGED]  # channels, bins
+    cdef Py_ssize_t y = 0, rows, i, s, n, at
+    cdef int c, r, x
+    cdef lanes tile[LANES]
+    for i in range(planes * roi.strips, LANES * roi.strips):
+        store(lines + i * LANES, zeros())
+    while y < settings.bins_y:
+        rows = min(call.batch, settings.bins_y - y)
+        for i in range(rows):
+            if not call.staged:
+                prefetch(target + i * planes * settings.bins_x, planes * settings.bins_x * sizeof(pooled))
+            if roi.level.width >= LANES:
+                for r in range(roi.runs):
+                    weighted_sum[pixel](
+                        lines + roi.run[r].slot, pitch, source + roi.run[r].column, plane, planes,
+                        roi.run[r].strips, &roi.y, <int> (y + i), False, False,
+                    )
+            elif roi.strips:
+                for c in range(planes):
+                    sum_first[pixel](
+                        lines + c * pitch, source + c * plane, &roi.y, <int> (y + i), roi.level.width, False
+                    )
+            for s in range(roi.strips):
+                for c in range(LANES):
+                    tile[c] = load(lines + c * pitch + s * LANES)
+                transpose(tile)
+                for c in range(LANES):
+                    store(pixels + (s * LANES + c) * step + i * LANES, tile[c])
+        for x in range(roi.x.size):
+            weighted_sum[real](
+                sums + x * LANES, settings.bins_x * LANES, pixels, LANES, rows, 1, &roi.x, x, False, False
+            )
+        n, i = rows * settings.bins_x, 0
+        while i < n:
+            # The last tile ends with the batch. Only where a batch is shorter than that are lanes left over.
+            at = max(0, min(i, n - LANES))
+            for c in range(LANES):
+                tile[c] = load(sums + (at + c) * LANES)
+            transpose(tile)
+            if call.staged:  # what a tile writes too far, the next channels write again
+                for c in range(planes):
+                    store(staged + c * bins + y * settings.bins_x + at, tile[c])
+            elif planes == LANES and at + LANES <= n:
+                for c in range(LANES):
+                    store_pooled(target + c * bins + at, tile[c])
+            else:
+                for c in range(planes):
+                    store_first_pooled(target + c * bins + at, tile[c], n - at)
+            i += LANES
+        target += n
+        y += rows
+    if call.staged:
+        write_out(call.bins + in_bins(call, roi, channel), staged, planes * bins, call.non_temporal)
+
+
+cdef inline bint fetch(real* target, const pooled* source, Py_ssize_t n) noexcept nogil:
+    """Copy n numbers, as they are summed; False if one is not finite."""
+    cdef lanes part, sums = zeros()
+    cdef Py_ssize_t i = 0
+    while i < n:
+        if i + LANES <= n:
+            part = load_pooled(source + i)
+            store(target + i, part)
+        else:
+            part = load_first_pooled(source + i, n - i)
+            store_first(target + i, part, n - i)
+        sums = sums + <real> 0 * part
+        i += LANES
+    return all_zero(sums)
+
+
+cdef inline lanes given(lanes weight, real bin, bint finite) noexcept nogil:
+    """What a bin gives to the pixels of a strip: 0 to those out of its reach, also if it is not finite."""
+    cdef lanes part = weight * bin
+    if not finite:
+        part = unless_reached(weight, zeros(), part)
+    return part
+
+
+cdef inline void expand_taps(
+    real* target, Py_ssize_t pitch, const real* bins, const Settings* settings, int planes,
+    Py_ssize_t first, Py_ssize_t last, const Axis* axis, int t, int taps, bint add, bint finite,
+) noexcept nogil:
+    """`expand` with one to four taps from `t` on; taps, add and finite are constants where it is inlined."""
+    cdef const Py_ssize_t* offset = axis.index + t
+    cdef const real* weight = axis.weight + t * LANES
+    cdef Py_ssize_t a = offset[0], b = offset[1 if taps > 1 else 0]
+    cdef Py_ssize_t c = offset[2 if taps > 2 else 0], d = offset[3 if taps > 3 else 0]
+    cdef lanes a_weight = load(weight), b_weight = load(weight + (LANES if taps > 1 else 0))
+    cdef lanes c_weight = load(weight + (2 * LANES if taps > 2 else 0))
+    cdef lanes d_weight = load(weight + (3 * LANES if taps > 3 else 0))
+    cdef lanes total
+    cdef const real* source
+    cdef real* line
+    cdef Py_ssize_t i
+    cdef int plane
+    for plane in range(planes):
+        source = bins + (plane * settings.bins_y + first) * settings.bins_x
+        line = target + plane * pitch
+        for i in range(first, last):
+            total = given(a_weight, source[a], finite)
+            if add:
+                total = load(line) + total
+            if taps > 1:
+                total = total + given(b_weight, source[b], finite)
+            if taps > 2:
+                total = total + given(c_weight, source[c], finite)
+            if taps > 3:
+                total = total + given(d_weight, source[d], finite)
+            store(line, total)
+            source += settings.bins_x
+            line += STRIP_BATCH * LANES
+
+
+cdef inline void expand(
+    real* target, Py_ssize_t pitch, const real* bins, const Settings* settings, int planes,
+    Py_ssize_t first, Py_ssize_t last, const Axis* axis, int strip, bint finite,
+) noexcept nogil:
+    """Spread rows [first, last) of the bins of some planes over the pixels of a strip.
+
+    Taps are added one after the other, not by fours as in `weighted_sum`: how many bins reach a strip depends on
+    its width, on which the sum of a pixel must not depend.
+    """
+    cdef int t = axis.indptr[strip], end = axis.indptr[strip + 1]
+    cdef int head = (end - t - 1) % 4 + 1
+    if head == 1:
+        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 1, False, finite)
+    elif head == 2:
+        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 2, False, finite)
+    elif head == 3:
+        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 3, False, finite)
+    else:
+        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 4, False, finite)
+    for t in range(t + head, end, 4):
+        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 4, True, finite)
+
+
+cdef void backward_planes(
+    const Call* call, const RoI* roi, real* sums, const Rows* rows, const Scratch* scratch
+) noexcept nogil:
+    """The transpose of `forward_planes`; adds to some rows alone, which begin at `sums`.
+
+    The x step gives each bin to all pixels of a strip at once. Columns are taken a few strips at a time, so
+    that scratch does not grow with the map.
+    """
+    cdef const Settings* settings = &call.settings
+    cdef Py_ssize_t area = settings.bins_y * settings.bins_x, pitch = settings.bins_y * STRIP_BATCH * LANES
+    cdef const pooled* source = call.bins + in_bins(call, roi, rows.channel)
+    cdef int planes = <int> rows.count
+    cdef real* bins = scratch.at[BINS]  # channels, bins of y, bins of x
+    cdef real* lines = scratch.at[LINES]  # channels, bins of y, columns
+    cdef real* target
+    cdef Py_ssize_t first = settings.bins_y, last = 0, i, s, strips
+    cdef int y, end, c, r, strip
+    cdef bint finite = True
+    find_lines(roi, rows, &y, &end)
+    for i in range(roi.y.indptr[y], roi.y.indptr[end]):
+        first = min(first, roi.y.index[i] // (STRIP_BATCH * LANES))
+        last = max(last, roi.y.index[i] // (STRIP_BATCH * LANES) + 1)
+    if last - first == settings.bins_y:
+        finite = fetch(bins, source, planes * area)
+    else:
+        for c in range(planes):
+            i = c * area + first * settings.bins_x
+            finite = fetch(bins + i, source + i, (last - first) * settings.bins_x) and finite
+    for r in range(roi.runs):
+        s = 0
+        while s < roi.run[r].strips:
+            strips = min(STRIP_BATCH, roi.run[r].strips - s)
+            for i in range(strips):
+                strip = roi.run[r].slot // LANES + <int> (s + i)
+                target = lines + (first * STRIP_BATCH + i) * LANES
+                if finite:
+                    expand(target, pitch, bins, settings, planes, first, last, &roi.x, strip, True)
+                else:
+                    expand(target, pitch, bins, settings, planes, first, last, &roi.x, strip, False)
+            for i in range(y, end):
+                target = sums + (roi.map_row[i] - rows.first) * roi.level.width
+                target += roi.run[r].column + s * LANES
+                if roi.level.width >= LANES:
+                    weighted_sum[real](
+                        target, rows.pitch, lines, pitch, planes, strips, &roi.y, <int> i, True, False
+                    )
+                else:
+                    for c in range(planes):
+                        sum_first[real](
+                            target + c * rows.pitch, lines + c * pitch, &roi.y, <int> i, roi.level.width, True
+                        )
+            s += strips
+
+
+# Pieces
+
+cdef void mean_forward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
+    cdef const Level* level = piece.level
+    cdef const RoI* rois = piece.rois
+    cdef Py_ssize_t i, n, image
+    if not call.settings.channels_last:
+        for i in range(piece.first, piece.last):
+            forward_planes(call, rois + i, piece.channel, scratch)
+    else:
+        # RoIs are in the order of their rows: for the same work in each of its parts, a tile deals them out.
+        i = piece.part
+        while i < piece.count:
+            n, image = 0, rois[i].image
+            while i < piece.count and n < CURSORS and rois[i].image == image:
+                n += find_bins(rois + i, piece, scratch.cursors + n)
+                i += level.parts
+            sweep(call, piece.channel, n, scratch)
+    finish_streams()
+
+
+cdef inline bint find_bins(const RoI* roi, const Piece* piece, Cursor* cursor) noexcept nogil:
+    """Note the bins of a RoI that begin in the tile; False where none does."""
+    cdef Py_ssize_t first_row = piece.first_row, last_row = piece.last_row
+    cdef int y = 0, lines = roi.y.size
+    if not (roi.top < last_row and first_row < roi.bottom):
+        return False
+    while y < lines and not first_row <= roi.first_row[y] < last_row:
+        y += 1
+    cursor.roi, cursor.first_y, cursor.x = roi, y, 0
+    while y < lines and first_row <= roi.first_row[y] < last_row:
+        y += 1
+    cursor.last_y = y
+    return cursor.first_y < y
+
+
+cdef void sweep(const Call* call, Py_ssize_t channel, Py_ssize_t n, const Scratch* scratch) noexcept nogil:
+    """Pool the bins of n cursors from left to right: what is near on the map is read together.
+
+    Steps in which no bin begins are passed over.
+    """
+    cdef int x, bins = <int> call.settings.bins_x
+    cdef Py_ssize_t end, next = 0, i
+    cdef Cursor* cursor
+    while next <= INT_MAX:
+        end = next + ROW_TILE
+        next = <Py_ssize_t> INT_MAX + 1
+        for i in range(n):
+            cursor = scratch.cursors + i
+            x = cursor.x
+            while x < bins and cursor.roi.first_column[x] < end:
+                x += 1
+            if x > cursor.x:
+                forward_pixels(call, cursor.roi, channel, cursor.first_y, cursor.last_y, cursor.x, x, scratch)
+                cursor.x = x
+            if x < bins:
+                next = min(next, <Py_ssize_t> cursor.roi.first_column[x])
+
+
+cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
+    """Add the RoIs of a chunk to rows of a gradient; where it is narrower, the sums are rounded in the end."""
+    cdef const Rows* rows = &piece.summed
+    cdef const RoI* roi = piece.rois
+    cdef const RoI* last = roi + piece.count
+    cdef Py_ssize_t area = call.settings.bins_y * call.settings.bins_x, i
+    while roi < last:
+        if roi.top < rows.last and rows.first < roi.bottom:
+            if call.settings.channels_last:
+                backward_pixels(call, roi, piece.sums, rows, scratch)
+            else:
+                if roi + 1 < last:  # its bins lie far from these: benchmarks/backward.py, P4-box
+                    prefetch_source(
+                        call.bins + in_bins(call, roi + 1, rows.channel), rows.count * area * sizeof(pooled)
+                    )
+                backward_planes(call, roi, piece.sums, rows, scratch)
+        roi += 1
+    if NARROW and piece.ends:
+        for i in range(rows.count):
+            round_off(
+                piece.level.gradient + piece.rows.at + i * piece.rows.pitch, piece.sums + i * rows.pitch,
+                rows.length,
+            )

@@ -1,0 +1,230 @@
+# RoIPool: the largest pixel of each bin, for bins of whole pixels.
+#
+# Forward, lanes run along channels, in either layout. A pixel of a channels-last map is loaded as it is. Of a
+# channels-first map a tile of LANES planes and LANES columns is reduced along y, row by row, and transposed
+# in registers into LANES pixels; bins go on with the tile as long as it holds their columns, so that the
+# pixel which neighbours share is reduced once. A bin is reduced along y, then along x, in both layouts:
+# this decides which of 0 and -0 it gets, and nothing else does.
+#
+# Backward looks for the winners again, so that forward need not remember them: of equals the first, row by
+# row. Lanes run along channels here as well.
+#
+# A pixel wins by being larger than those before it, and the first has to be larger than -inf: NaN never wins.
+
+
+cdef struct Range:  # pixels first <= i < end of one axis
+    int first, end
+
+
+cdef inline Range range_of(const Axis* axis, Py_ssize_t bin) noexcept nogil:
+    """The pixels of one bin, as src/geometry/ranges.pxi notes them."""
+    cdef Range pixels
+    pixels.first, pixels.end = <int> axis.index[2 * bin], <int> axis.index[2 * bin + 1]
+    return pixels
+
+
+cdef inline void pool_pixels(
+    real* target, const real* source, Py_ssize_t row_stride, Py_ssize_t pixel_stride, int rows, int columns,
+    int vectors, Py_ssize_t n,
+) noexcept nogil:
+    """One bin of some channels that lie side by side; vectors is a constant where this is inlined.
+
+    n: how many of these channels there are, less than LANES only in a map of so few.
+    """
+    cdef lanes largest[8]
+    cdef const real* pixel
+    cdef int i, y, x
+    for i in range(vectors):
+        largest[i] = all_lanes(-INFINITY if rows and columns else 0)
+    for x in range(columns):
+        pixel = source + x * pixel_stride
+        for y in range(rows):
+            for i in range(vectors):
+                largest[i] = greater(load_first(pixel + i * LANES, n), largest[i])
+            pixel += row_stride
+    for i in range(vectors):
+        store_first(target + i * LANES, largest[i], n)
+
+
+cdef void pool_line_of_pixels(const Call* call, const RoI* roi, Py_ssize_t line) noexcept nogil:
+    """One line of bins of one RoI, all the channels of a channels-last map."""
+    cdef Py_ssize_t channels = call.channels, stride = roi.level.width * channels, bin, c
+    cdef Range y = range_of(&roi.y, line), x
+    cdef int rows = max(y.end - y.first, 0), width
+    cdef const real* source = <const real*> roi.level.map + in_map(call, roi, 0) + y.first * stride
+    cdef const real* pixel
+    cdef real* target = <real*> call.bins + in_bins(call, roi, 0) + line * call.settings.bins_x * channels
+    for bin in range(call.settings.bins_x):
+        x = range_of(&roi.x, bin)
+        pixel = source + x.first * channels
+        width = max(x.end - x.first, 0)
+        c = 0
+        while c + 8 * LANES <= channels:
+            pool_pixels(target + c, pixel + c, stride, channels, rows, width, 8, LANES)
+            c += 8 * LANES
+        while c < channels:
+            # The last vector starts earlier rather than end beyond the pixel: a maximum may be taken twice.
+            c = min(c, max(channels - LANES, 0))
+            pool_pixels(target + c, pixel + c, stride, channels, rows, width, 1, channels - c)
+            c += LANES
+        target += channels
+
+
+cdef inline lanes largest_row(
+    const real* source, Py_ssize_t row_stride, int rows, Py_ssize_t n
+) noexcept nogil:
+    """The largest of some rows of n columns, in each column."""
+    cdef lanes largest = all_lanes(-INFINITY)
+    cdef int y
+    for y in range(rows):
+        largest = greater(load_first(source, n), largest)
+        source += row_stride
+    return largest
+
+
+cdef inline void pool_tile(
+    lanes* tile, const real* source, Py_ssize_t plane, Py_ssize_t row_stride,
+    int rows, int planes, int columns,
+) noexcept nogil:
+    """The largest of some rows of LANES columns and planes: a vector of channels for each column.
+
+    planes, columns: how many there are, fewer than LANES only at the last planes and in narrow maps.
+    """
+    cdef int p
+    if planes == LANES and columns == LANES:
+        for p in range(LANES):
+            tile[p] = largest_row(source + p * plane, row_stride, rows, LANES)
+    else:
+        for p in range(LANES):
+            tile[p] = zeros()
+        for p in range(planes):
+            tile[p] = largest_row(source + p * plane, row_stride, rows, columns)
+    transpose(tile)
+
+
+cdef void pool_line_of_planes(
+    const Call* call, const RoI* roi, Py_ssize_t line, Py_ssize_t end_line, Py_ssize_t channel
+) noexcept nogil:
+    """One line of bins of one RoI, up to LANES channels of a channels-first map.
+
+    end_line: the line before which the bins belong to this piece of the work.
+    """
+    cdef Py_ssize_t map_width = roi.level.width, plane = roi.level.height * map_width
+    cdef Py_ssize_t bins_x = call.settings.bins_x, bins = call.settings.bins_y * bins_x
+    cdef Range y = range_of(&roi.y, line), columns
+    cdef int planes = <int> min(call.channels - channel, LANES), width = <int> min(map_width, LANES)
+    cdef const real* source = <const real*> roi.level.map + in_map(call, roi, channel) + y.first * map_width
+    cdef real* target = <real*> call.bins + in_bins(call, roi, channel)
+    cdef Py_ssize_t first = -1, x, end, bin = 0, at, c, n  # first: where the tile starts, if there is one
+    cdef lanes tile[LANES]
+    cdef lanes pooled[LANES]
+    cdef lanes largest
+    while bin < bins_x:
+        n = min(bins_x - bin, LANES)
+        for c in range(n):
+            columns = range_of(&roi.x, bin + c)
+            x, end = columns.first, columns.end
+            largest = all_lanes(-INFINITY if y.first < y.end and x < end else 0)
+            while y.first < y.end and x < end:
+                if first < 0 or not first <= x < first + LANES:
+                    first = min(x, map_width - width)
+                    pool_tile(tile, source + first, plane, map_width, y.end - y.first, planes, width)
+                for x in range(x, min(end, first + LANES)):
+                    largest = greater(tile[x - first], largest)
+                x += 1
+            pooled[c] = largest
+        for c in range(n, LANES):
+            pooled[c] = zeros()
+        transpose(pooled)
+        # A line may end inside the vector: what runs over is overwritten by the line that follows.
+        at = line * bins_x + bin
+        if planes == LANES and at + LANES <= end_line * bins_x:
+            n = LANES
+        for c in range(planes):
+            store_first(target + c * bins + at, pooled[c], n)
+        bin += LANES
+
+
+cdef void roi_pool_forward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
+    """Lines of bins, of RoI after RoI."""
+    cdef Py_ssize_t lines = call.units, unit, line
+    cdef const RoI* roi
+    for unit in range(piece.first, piece.last):
+        roi, line = piece.rois + unit // lines, unit % lines
+        if call.settings.channels_last:
+            pool_line_of_pixels(call, roi, line)
+        else:
+            pool_line_of_planes(call, roi, line, min(lines, line + piece.last - unit), piece.channel)
+
+
+cdef inline Winners winners_of(
+    const real* source, Py_ssize_t row_stride, Py_ssize_t stride, Py_ssize_t width,
+    Range rows, Range columns, int n, bint channels_last,
+) noexcept nogil:
+    """The first largest pixel of a bin, for n channels; channels_last is a constant where this is inlined.
+
+    stride: from pixel to pixel, or from plane to plane.
+    """
+    cdef Winners winners
+    cdef lanes tile[LANES]
+    cdef int y, x, first, window = <int> min(width, LANES)
+    winners.value = all_lanes(-INFINITY)
+    winners.row = winners.column = numbers(-1)
+    for y in range(rows.first, rows.end):
+        x = columns.first
+        while x < columns.end:
+            if channels_last:
+                contest(&winners, load_first(source + y * row_stride + x * stride, n), y, x)
+            else:
+                first = min(x, <int> width - window)
+                pool_tile(tile, source + y * row_stride + first, stride, 0, 1, n, window)
+                for x in range(x, min(columns.end, first + LANES)):
+                    contest(&winners, tile[x - first], y, x)
+            x += 1
+    return winners
+
+
+cdef void unpool_line(
+    const Call* call, const RoI* roi, Py_ssize_t line, Py_ssize_t channel, const Rows* mine, real* sums
+) noexcept nogil:
+    """Add the gradients of a line of bins to some rows, for up to LANES channels."""
+    cdef Py_ssize_t channels = call.channels, bins_x = call.settings.bins_x, width = roi.level.width, bin, c
+    cdef bint channels_last = call.settings.channels_last
+    # From channel to channel and from pixel to pixel of the map, and the same of the bins.
+    cdef Py_ssize_t plane = 1 if channels_last else roi.level.height * width
+    cdef Py_ssize_t pixel = channels if channels_last else 1, row = width * pixel
+    cdef Py_ssize_t step = 1 if channels_last else call.settings.bins_y * bins_x
+    cdef const real* map = <const real*> roi.level.map + in_map(call, roi, channel)
+    cdef const real* grads = <const real*> call.bins + in_bins(call, roi, channel) + line * bins_x * pixel
+    cdef real* target = sums + (channel - mine.channel) * plane - mine.first * row
+    cdef Range rows = range_of(&roi.y, line), columns
+    cdef int n = <int> min(channels - channel, LANES)
+    cdef Winners winners
+    cdef lane_number y, x
+    for bin in range(bins_x):
+        columns = range_of(&roi.x, bin)
+        if channels_last:
+            winners = winners_of(map, row, pixel, width, rows, columns, n, True)
+        else:
+            winners = winners_of(map, row, plane, width, rows, columns, n, False)
+        for c in range(n):
+            y, x = (<lane_number*> &winners.row)[c], (<lane_number*> &winners.column)[c]
+            if mine.first <= y < mine.last:
+                target[c * plane + y * row + x * pixel] += grads[c * step]
+        grads += pixel
+
+
+cdef void roi_pool_backward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
+    cdef Py_ssize_t line, i, c
+    cdef const RoI* roi
+    cdef Range y
+    for i in range(piece.count):
+        roi = piece.rois + i
+        for line in range(call.settings.bins_y):
+            y = range_of(&roi.y, line)
+            if y.first >= piece.last_row or y.end <= piece.first_row:
+                continue
+            c = 0
+            while c < piece.channels:
+                unpool_line(call, roi, line, piece.channel + c, &piece.summed, piece.sums)
+                c += LANES

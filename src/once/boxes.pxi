@@ -1,0 +1,81 @@
+# Boxes, rows of (batch_index, x1, y1, x2, y2): which are defined, and in which order they are visited.
+
+cdef enum:
+    BOX = 5  # numbers of a box
+    ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
+
+
+cdef inline bint is_finite(const double* box, double scale_y, double scale_x, bint aligned, coordinate T) noexcept nogil:
+    """Whether the edges and sides of a box are finite on the map."""
+    cdef coordinate x1 = edge(box[1], scale_x, aligned, T), y1 = edge(box[2], scale_y, aligned, T)
+    cdef coordinate x2 = edge(box[3], scale_x, aligned, T), y2 = edge(box[4], scale_y, aligned, T)
+    return isfinite(x1) and isfinite(y1) and isfinite(x2 - x1) and isfinite(y2 - y1)
+
+
+cdef inline bint is_defined(
+    const double* box, Py_ssize_t images, double scale_y, double scale_x, bint aligned, bint single
+) noexcept nogil:
+    if not 0 <= box[0] < images or box[0] != floor(box[0]):
+        return False
+    if single:
+        return is_finite(box, scale_y, scale_x, aligned, <float> 0)
+    return is_finite(box, scale_y, scale_x, aligned, <double> 0)
+
+
+def first_bad_box(
+    const double[:, ::1] boxes, Py_ssize_t images, const double[:, ::1] scales, const Py_ssize_t[::1] levels,
+    bint aligned, bint single,
+):
+    """The first row of boxes for which no result is defined, or -1.
+
+    scales has a row of (y, x) for each level; levels, or None, the level of each box.
+    """
+    cdef Py_ssize_t k, level = 0, bad = -1
+    with nogil:
+        for k in range(boxes.shape[0]):
+            if levels is not None:
+                level = levels[k]
+            if not is_defined(&boxes[k, 0], images, scales[level, 0], scales[level, 1], aligned, single):
+                bad = k
+                break
+    return bad
+
+
+cdef int compare_visits(const void* first, const void* second) noexcept nogil:
+    cdef const Visit* a = <const Visit*> first
+    cdef const Visit* b = <const Visit*> second
+    if a.level != b.level:
+        return 1 if a.level > b.level else -1
+    if a.image != b.image:
+        return 1 if a.image > b.image else -1
+    if a.row_group != b.row_group:
+        return 1 if a.row_group > b.row_group else -1
+    if a.column != b.column:
+        return 1 if a.column > b.column else -1
+    return 1 if a.row > b.row else -1
+
+
+cdef inline Visit visit(const Call* call, Py_ssize_t row) noexcept nogil:
+    cdef Visit visit
+    cdef const double* box = call.boxes + BOX * row
+    cdef const Level* level
+    cdef bint aligned = call.settings.aligned
+    visit.row = row
+    visit.level = call.level_of_box[row] if call.level_of_box != NULL else 0
+    level = call.levels + visit.level
+    visit.image = <Py_ssize_t> box[0]
+    visit.row_group = <Py_ssize_t> min(
+        max(edge(box[2], level.scale_y, aligned, <double> 0), 0.0), <double> level.height
+    ) // ROW_GROUP
+    visit.column = <Py_ssize_t> min(
+        max(edge(box[1], level.scale_x, aligned, <double> 0), 0.0), <double> level.width
+    )
+    return visit
+
+
+cdef void order_visits(const Call* call, Visit* visits, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """The visits of `count` boxes from `first` on: what is near on a map is visited together."""
+    cdef Py_ssize_t i
+    for i in range(count):
+        visits[i] = visit(call, first + i)
+    qsort(visits, count, sizeof(Visit), compare_visits)

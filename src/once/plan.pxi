@@ -1,0 +1,199 @@
+# The tables of a RoI: the axes that its rule drafts, covered with strips, placed as the kernels read them.
+#
+# A call with very many RoIs is carried out in chunks, one after the other, so that memory stays bounded. Nothing
+# in a table but its addresses depends on the number of threads or lanes.
+
+
+cdef void place_axis(
+    Room* room, const Call* call, Axis* axis, Py_ssize_t lines, Py_ssize_t taps, int weights
+) noexcept nogil:
+    """Place an axis each of whose taps has so many weights."""
+    cdef size_t size = call.table.real_bytes
+    axis.indptr = <int*> take(room, lines + 1, sizeof(int))
+    axis.index = <Py_ssize_t*> take(room, taps, sizeof(Py_ssize_t))
+    axis.weight = <real*> take(room, taps * weights, size)
+    axis.by_start = axis.by_end = NULL
+    axis.outside = NULL
+    if call.direction == BOXES_BACKWARD:
+        axis.by_start = <real*> take(room, taps, size)
+        axis.by_end = <real*> take(room, taps, size)
+    if has_candidates(call.settings.pooling):
+        axis.outside = <int*> take(room, lines, sizeof(int))
+
+
+cdef size_t place_roi(const Call* call, RoI* roi, char* memory) noexcept nogil:
+    """Place the tables of a RoI; the bytes they take."""
+    cdef Room room = room_at(memory)
+    place_axis(&room, call, &roi.y, call.lines_y, call.taps_y, 1)
+    place_axis(&room, call, &roi.x, call.lines_x, call.taps_x, call.weights_x)
+    roi.strip = <Py_ssize_t*> take(&room, call.strips, sizeof(Py_ssize_t))
+    roi.run = <Run*> take(&room, call.strips, sizeof(Run))
+    if call.transposed:
+        roi.map_row = <Py_ssize_t*> take(&room, call.lines_y, sizeof(Py_ssize_t))
+    if call.tiled:
+        roi.first_row = <int*> take(&room, call.lines_y, sizeof(int))
+        roi.first_column = <int*> take(&room, call.lines_x, sizeof(int))
+        roi.low = <int*> take(&room, call.lines_x, sizeof(int))
+        roi.high = <int*> take(&room, call.lines_x, sizeof(int))
+    if call.direction == BOXES_BACKWARD:
+        roi.to_corners = <double*> take(&room, 4 * call.channels, sizeof(double))
+    return room.used + -room.used % 8
+
+
+cdef size_t place_draft(const Call* call, Draft* draft, int** slot, char* memory) noexcept nogil:
+    """Place what a thread drafts axes in, and its slots for `cover`; the bytes they take."""
+    cdef Room room = room_at(memory)
+    cdef Py_ssize_t lines = max(call.settings.bins_y, call.settings.bins_x), taps = max(call.taps_y, call.taps_x)
+    slot[0] = <int*> take(&room, max(call.height, call.map_width), sizeof(int))
+    draft.indptr = <int*> take(&room, lines + 1, sizeof(int))
+    draft.index = <Py_ssize_t*> take(&room, taps, sizeof(Py_ssize_t))
+    draft.weight = <double*> take(&room, taps, sizeof(double))
+    draft.by_start = draft.by_end = NULL
+    draft.outside = NULL
+    if call.direction == BOXES_BACKWARD:
+        draft.by_start = <double*> take(&room, taps, sizeof(double))
+        draft.by_end = <double*> take(&room, taps, sizeof(double))
+    if has_candidates(call.settings.pooling):
+        draft.outside = <int*> take(&room, lines, sizeof(int))
+    draft.single = call.table.real_bytes == sizeof(float)
+    return room.used + -room.used % 64
+
+
+cdef void plan_roi(const Call* call, Py_ssize_t i, int thread) noexcept nogil:
+    """Fill the tables of RoI i of a chunk."""
+    cdef const Visit* visit = call.visits + (call.first - call.ordered + i)
+    cdef const Level* level = call.levels + visit.level
+    cdef const double* box = call.boxes + BOX * visit.row
+    cdef RoI* roi = call.planned + i
+    cdef Side y = side_of(&call.settings, level, box, True), x = side_of(&call.settings, level, box, False)
+    cdef Draft draft
+    cdef int* slot
+    cdef int lines
+    roi.row, roi.image, roi.level = visit.row, visit.image, level
+    place_roi(call, roi, call.tables + i * call.table_bytes)
+    place_draft(call, &draft, &slot, call.drafts + thread * call.draft_bytes)
+
+    y.length -= call.margin
+    x.length -= call.margin
+    draft.room = call.taps_y
+    draft_axis(call.settings.pooling, call.direction, &y, &draft)
+    if CHECKED:
+        check_draft(&draft, level.height + (call.settings.pooling == ROI_POOL))
+    if call.transposed:
+        lines = cover(&draft, level.height, 1, slot, roi.map_row)
+        roi.top, roi.bottom = 0, 0
+        if lines:
+            roi.top, roi.bottom = roi.map_row[0], roi.map_row[lines - 1] + 1
+        finish_axis(call, &draft, lines, 1, &roi.y, level.y_stride)
+    else:
+        if call.tiled:
+            find_rows(&draft, roi)
+        finish_axis(call, &draft, 0, 0, &roi.y, level.y_stride)
+
+    draft.room = call.taps_x
+    draft_axis(call.settings.pooling, call.direction, &x, &draft)
+    if CHECKED:
+        check_draft(&draft, level.width + (call.settings.pooling == ROI_POOL))
+    roi.strips = roi.runs = 0
+    if call.strip_width:
+        roi.strips = cover(&draft, level.width, call.strip_width, slot, roi.strip)
+        roi.runs = find_runs(roi.strip, roi.strips, call.strip_width, roi.run)
+        if CHECKED:
+            check_strips(call, roi)
+    if call.tiled:
+        find_columns(&draft, roi)
+    finish_axis(
+        call, &draft, roi.strips, call.strip_width if call.transposed else 0, &roi.x, call.x_stride
+    )
+
+
+cdef void finish_axis(
+    const Call* call, const Draft* draft, int lines, int width, Axis* axis, Py_ssize_t stride
+) noexcept nogil:
+    """Place a draft, transposed into lines of so many pixels if there is a width, for the kernels' numbers."""
+    if draft.single and width:
+        place_transposed(draft, lines, width, axis, stride, <float> 0)
+    elif draft.single:
+        place(draft, axis, stride, <float> 0)
+    elif width:
+        place_transposed(draft, lines, width, axis, stride, <double> 0)
+    else:
+        place(draft, axis, stride, <double> 0)
+
+
+cdef void find_rows(const Draft* y, RoI* roi) noexcept nogil:
+    """Note where each bin of y begins to read. A bin that reads nothing goes with its neighbour."""
+    cdef int i, t
+    for i in range(y.size):
+        roi.first_row[i] = -1
+        for t in range(y.indptr[i], y.indptr[i + 1]):
+            if t == y.indptr[i] or y.index[t] < roi.first_row[i]:
+                roi.first_row[i] = <int> y.index[t]
+    fill_gaps(roi.first_row, y.size)
+    roi.top = min(roi.first_row[0], roi.first_row[y.size - 1])
+    roi.bottom = max(roi.first_row[0], roi.first_row[y.size - 1]) + 1
+
+
+cdef void find_columns(const Draft* x, RoI* roi) noexcept nogil:
+    """Note the slots that each bin of x reads, each a pixel, and the first column."""
+    cdef int i, t
+    for i in range(x.size):
+        roi.first_column[i] = -1
+        roi.low[i], roi.high[i] = 0, 0
+        for t in range(x.indptr[i], x.indptr[i + 1]):
+            if t == x.indptr[i] or x.index[t] < roi.low[i]:
+                roi.low[i] = <int> x.index[t]
+            if x.index[t] >= roi.high[i]:
+                roi.high[i] = <int> x.index[t] + 1
+        if roi.high[i]:
+            roi.first_column[i] = <int> roi.strip[roi.low[i]]
+    fill_gaps(roi.first_column, x.size)
+
+
+cdef inline void fill_gaps(int* first, int lines) noexcept nogil:
+    cdef int i
+    for i in range(1, lines):
+        if first[i] < 0:
+            first[i] = first[i - 1]
+    for i in range(lines - 2, -1, -1):
+        if first[i] < 0:
+            first[i] = first[i + 1]
+    if first[lines - 1] < 0:
+        for i in range(lines):
+            first[i] = 0
+
+
+cdef int find_runs(const Py_ssize_t* strip, int strips, int width, Run* run) noexcept nogil:
+    """Join strips that follow on each other; returns how many runs they make."""
+    cdef int s, r = -1
+    for s in range(strips):
+        if s == 0 or strip[s] != strip[s - 1] + width:
+            r += 1
+            run[r].column, run[r].slot, run[r].strips = strip[s], s * width, 0
+        run[r].strips += 1
+    return r + 1
+
+
+# In a checked build: the process stops if a table would make a kernel read or write outside its arrays.
+
+cdef inline void check(bint condition) noexcept nogil:
+    if not condition:
+        fputs("cyroialign: a table of a RoI points outside its arrays\n", stderr)
+        abort()
+
+
+cdef void check_draft(const Draft* draft, Py_ssize_t pixels) noexcept nogil:
+    """Indices are pixels; `pixels` counts one more where a range may end behind the last."""
+    cdef int i
+    check(draft.indptr[0] == 0 and draft.indptr[draft.size] <= draft.room)
+    for i in range(draft.size):
+        check(draft.indptr[i] <= draft.indptr[i + 1])
+    for i in range(draft.indptr[draft.size]):
+        check(0 <= draft.index[i] < pixels)
+
+
+cdef void check_strips(const Call* call, const RoI* roi) noexcept nogil:
+    cdef int s
+    check(roi.strips <= call.strips)
+    for s in range(roi.strips):
+        check(0 <= roi.strip[s] <= max(roi.level.width - call.strip_width, 0))

@@ -1,0 +1,231 @@
+# What a kernel asks for: how wide its blocks of channels are, how its axes are laid out, how long its scratch.
+#
+# A block of a channels-first map is as many planes as there are lanes: what the RoIs of one neighbourhood
+# read of them stays in the second-level cache. Pixels of a channels-last map are better left whole, since
+# channels of many pixels, a power of two apart, would share a few sets of the cache. There row tiles and, in a
+# tile, steps of columns keep together what is near on the map.
+
+cdef enum:
+    PIECES = 8  # as many pieces a thread, where there is work enough, so that threads end together
+    PLANES = 4  # blocks of planes a thread that are enough, backward
+    MOST_TILES = 1 << 10  # each looks at all RoIs, which must not cost more than pooling them
+    TILE_REALS = 1 << 17  # numbers in a row tile of a channels-last map, backward: benchmarks/layouts.py
+    ROW_BATCH = 8  # rows that the x step of a channels-first map takes at once
+    SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
+    NON_TEMPORAL_BYTES = 1 << 23  # results from so many on are written past the caches: ForwardSizeSuite
+    LEAST_STAGED = 1 << 11  # bytes of a RoI in a block of planes: fewer are better written where they belong
+    MOST_STAGED = 1 << 16
+    SERIAL_BINS = 4096  # fewer results than this gain nothing from threads: benchmarks/latency.py
+    MAX_PLANES = 4  # vectors of channels in a block of a maximum: benchmarks/modes.py
+    MAX_CHANNELS = 256
+    MAX_LINES = 8  # that a thread keeps at once, where there is room
+    CORNER_CHANNELS = 256  # in a block of the gradient to boxes: benchmarks/layouts.py
+    CORNER_SCRATCH = 1 << 18  # numbers that a thread pools at a time, about
+    UNPOOL_CHANNELS = 64  # in a block of the gradient of roi_pool
+
+
+cdef inline Py_ssize_t up(Py_ssize_t n, Py_ssize_t divisor) noexcept nogil:
+    """n / divisor, rounded up."""
+    return (n + divisor - 1) // divisor
+
+
+cdef void shape_call(Call* call) noexcept nogil:
+    """Everything but memory: what the kernel of a call asks for, and how its levels are cut."""
+    cdef const Settings* settings = &call.settings
+    cdef int pooling = settings.pooling
+    cdef Py_ssize_t channels = call.map_channels if settings.channels_last else 1
+    cdef Py_ssize_t i
+    cdef Level* level
+    call.taps_y = room_for_taps(pooling, settings.bins_y, settings.ratio, call.height)
+    call.taps_x = room_for_taps(pooling, settings.bins_x, settings.ratio, call.map_width)
+    call.lines_y, call.lines_x, call.weights_x = settings.bins_y, settings.bins_x, 1
+    call.window, call.units, call.batch, call.pitch, call.strip_width = call.rois, 1, 1, 0, 0
+    call.transposed = call.tiled = call.non_temporal = call.staged = False
+    call.margin = 0
+    memset(call.reals, 0, sizeof(call.reals))
+    for i in range(call.level_count):
+        level = call.levels + i
+        level.y_stride = level.width * channels  # the y step reads rows of the map
+        level.sums = <real*> level.gradient
+        level.row_tiles = level.parts = 1
+    if call.direction == BOXES_BACKWARD:
+        shape_box_gradient(call)
+    elif pooling == MEAN:
+        shape_mean(call)
+    elif has_candidates(pooling):
+        shape_maximum(call)
+    elif pooling == ROI_POOL:
+        shape_roi_pool(call)
+    else:
+        shape_position_sensitive(call)
+    call.pieces = 0
+    for i in range(call.level_count):
+        level = call.levels + i
+        level.pieces = call.blocks * level.row_tiles * level.parts
+        if call.direction == BACKWARD:
+            level.pieces *= call.images
+        call.pieces += level.pieces
+
+
+cdef void cut_into_blocks(Call* call, Py_ssize_t width) noexcept nogil:
+    call.width = width
+    call.blocks = up(call.channels, width)
+
+
+cdef void cover_with_strips(Call* call) noexcept nogil:
+    """Strips of one pixel of a channels-last map, of a vector of them of a channels-first one."""
+    call.strip_width = 1 if call.settings.channels_last else call.table.lanes
+    call.strips = min(call.taps_x, call.map_width // call.strip_width + 1)
+
+
+cdef void shape_mean(Call* call) noexcept nogil:
+    cdef const Settings* settings = &call.settings
+    cdef bint backward = call.direction == BACKWARD
+    cdef Py_ssize_t lanes = call.table.lanes, bins_y = settings.bins_y, bins_x = settings.bins_x
+    cdef Py_ssize_t area = bins_y * bins_x, wanted = PIECES * call.threads, pixels, i
+    cdef size_t bytes = call.table.pooled_bytes
+    cdef bint narrow = call.table.narrow
+    cdef Level* level
+    cover_with_strips(call)
+    # Gradients are summed chunk by chunk, so the lanes must have no say in how many RoIs a chunk has.
+    call.window = 0
+    call.non_temporal = not backward and call.rois * call.channels * area * bytes >= <size_t> NON_TEMPORAL_BYTES
+    if settings.channels_last:
+        pixels = bins_x if backward else min(call.taps_x, call.map_width)
+        cut_into_blocks(call, pixel_block(
+            call, pixels, wanted // (call.images * call.height if backward else call.rois) + 1
+        ))
+        call.tiled = not backward
+        call.staged = not backward and (narrow or call.non_temporal)
+        call.pitch = call.x_stride = call.width
+        call.reals[LINES] = pixels * call.width
+        call.reals[STAGED] = call.width
+    elif backward:
+        cut_into_blocks(call, lanes)
+        call.x_stride = 1
+        call.reals[BINS] = area * lanes
+        call.reals[LINES] = bins_y * STRIP_BATCH * lanes * lanes
+    else:
+        cut_into_blocks(call, lanes)
+        call.pitch = min(call.map_width + 2 * lanes, call.taps_x * lanes)
+        call.batch = max(1, min(<Py_ssize_t> ROW_BATCH, SCRATCH // ((call.pitch + bins_x) * lanes)))
+        call.x_stride = call.batch * lanes
+        call.reals[LINES] = call.pitch * lanes
+        call.reals[PIXELS] = call.pitch * call.batch * lanes
+        call.reals[BINS] = (call.batch * bins_x + lanes) * lanes
+        if call.non_temporal:
+            call.staged = <size_t> LEAST_STAGED <= lanes * area * bytes <= <size_t> MOST_STAGED
+            call.reals[STAGED] = lanes * area + lanes
+    if backward:
+        call.transposed = True
+        call.weights_x = call.strip_width
+        call.lines_y, call.lines_x = call.taps_y, call.strips
+        for i in range(call.level_count):  # the y step reads lines of bins
+            call.levels[i].y_stride = bins_x * call.channels if settings.channels_last else STRIP_BATCH * lanes
+
+    # So that a block of channels makes about as many pieces as wanted.
+    wanted = up(wanted, call.blocks)
+    for i in range(call.level_count):
+        level = call.levels + i
+        if backward:
+            # Part of a RoI in several tiles is spread for each anew. Blocks of planes weigh the same: where there
+            # are enough for threads to end together, they are not cut: benchmarks/threads.py
+            if settings.channels_last or call.blocks < PLANES * call.threads:
+                level.row_tiles = up(wanted, call.images)
+            if settings.channels_last or narrow:
+                level.row_tiles = max(level.row_tiles, min(
+                    <Py_ssize_t> MOST_TILES, level.height * level.width * call.width // TILE_REALS
+                ))
+            level.row_tiles = min(level.row_tiles, level.height)
+        else:
+            if call.tiled:
+                level.row_tiles = min(<Py_ssize_t> MOST_TILES, up(level.height, ROW_TILE))
+            level.parts = min(up(wanted, level.row_tiles), call.rois)
+
+
+cdef Py_ssize_t pixel_block(const Call* call, Py_ssize_t pixels, Py_ssize_t blocks) noexcept nogil:
+    """Channels in a block of a channels-last map: whole pixels if scratch has room, but at least `blocks`."""
+    cdef Py_ssize_t channels = call.channels, lanes = call.table.lanes
+    cdef Py_ssize_t width = min(channels // blocks, SCRATCH // pixels)
+    if width < channels:
+        width = min(channels, max(width // (4 * lanes), 1) * 4 * lanes)
+    return width
+
+
+cdef void shape_maximum(Call* call) noexcept nogil:
+    cdef bint backward = call.direction == BACKWARD
+    cdef Py_ssize_t lanes = call.table.lanes, images = call.images if backward else 1, i
+    # Parts of RoIs cost nothing. Tiles of rows do, since bins that reach several are computed for each.
+    cdef Py_ssize_t wanted = PIECES * call.threads if call.threads > 1 else 1
+    cdef Py_ssize_t blocks = up(call.threads, images) if backward else up(wanted, call.rois)
+    cdef Py_ssize_t width = MAX_CHANNELS if call.settings.channels_last else MAX_PLANES * lanes
+    cdef Py_ssize_t line
+    cdef Level* level
+    cover_with_strips(call)
+    call.window = 0
+    width = min(min(call.channels, width), max(call.channels // blocks // (4 * lanes), 1) * 4 * lanes)
+    cut_into_blocks(call, up(width, lanes) * lanes)
+    call.pitch = call.x_stride = call.width
+    line = call.strips * call.strip_width * call.width
+    call.batch = max(1, min(<Py_ssize_t> MAX_LINES, SCRATCH // line))
+    call.reals[LINES] = call.batch * line
+    call.reals[GRAD_LINE] = line if backward else 0
+    call.reals[BINS] = (call.settings.bins_x + lanes) * call.width
+    call.reals[GRAD_BINS] = call.reals[BINS] if backward else 0
+    wanted = up(wanted, call.blocks * images)
+    for i in range(call.level_count):
+        level = call.levels + i
+        if backward:
+            level.row_tiles = max(1, min(wanted, level.height // ROW_GROUP))
+        else:
+            level.parts = min(wanted, call.rois)
+
+
+cdef void shape_box_gradient(Call* call) noexcept nogil:
+    cdef bint channels_last = call.settings.channels_last
+    cdef Py_ssize_t lanes = call.table.lanes, width = lanes
+    cdef Py_ssize_t wanted = PIECES * call.threads if call.threads > 1 else 1
+    cover_with_strips(call)
+    if channels_last:
+        width = min(
+            min(<Py_ssize_t> CORNER_CHANNELS, CORNER_SCRATCH // (3 * call.strips)),
+            call.channels // (wanted // call.rois + 1),
+        )
+        width = max(1, up(width, lanes)) * lanes
+    cut_into_blocks(call, width)
+    call.x_stride = 3 * width
+    call.reals[LINES] = 3 * call.strips * call.strip_width * width
+    call.reals[BINS] = 0 if channels_last else (call.settings.bins_x + lanes) * lanes
+    call.levels.parts = min(call.rois, up(wanted, call.blocks))
+
+
+cdef void shape_roi_pool(Call* call) noexcept nogil:
+    """Bins are ranges of pixels, which have no strides."""
+    cdef bint backward = call.direction == BACKWARD, channels_last = call.settings.channels_last
+    cdef Py_ssize_t width = call.table.lanes
+    if channels_last:
+        width = min(call.channels, <Py_ssize_t> UNPOOL_CHANNELS) if backward else call.channels
+    cut_into_blocks(call, width)
+    call.levels.y_stride = call.x_stride = 1
+    cut_lines(call)
+
+
+cdef void shape_position_sensitive(Call* call) noexcept nogil:
+    cdef bint channels_last = call.settings.channels_last
+    cut_into_blocks(call, call.channels if channels_last else call.table.lanes)
+    call.x_stride = call.map_channels if channels_last else 1
+    # torchvision's PSRoIPool leaves the last row and column out of the means, but not out of their gradient.
+    call.margin = call.settings.pooling == PS_ROI_POOL and call.direction == FORWARD
+    cut_lines(call)
+
+
+cdef void cut_lines(Call* call) noexcept nogil:
+    """Cut a map into tiles of rows, or the bins of all RoIs into parts of some lines each."""
+    cdef bint backward = call.direction == BACKWARD
+    cdef Py_ssize_t wanted = up(PIECES * call.threads, call.blocks * (call.images if backward else 1))
+    cdef Level* level = call.levels
+    if backward:
+        level.row_tiles = min(wanted, level.height)
+    else:
+        call.units = call.settings.bins_y
+        level.parts = min(wanted, call.rois * call.units)
