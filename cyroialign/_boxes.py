@@ -5,21 +5,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cyroialign import _dtypes, _validation
-from cyroialign._kernels import first_bad_box
+from cyroialign._kernels import RoIs
 
 
 class Boxes(NamedTuple):
-    """Checked boxes, with the scales that they were checked with.
+    """Checked boxes: for the kernels, how many, whether their geometry is in float32, the user's arrays."""
 
-    rows is (K, 5) float64, in which every index and every float32 coordinate is exact; single tells
-    whether the geometry is computed in float32 (the type T of the contract); given are the user's arrays.
-    scales has a row of (y, x) for each level; levels is the level of each box, or None if there is one.
-    """
-
-    rows: np.ndarray
+    rois: RoIs
+    count: int
     single: bool
-    scales: np.ndarray
-    levels: np.ndarray | None
     given: list[np.ndarray]
 
 
@@ -28,32 +22,50 @@ def read_boxes(
 ) -> Boxes:
     """Read the boxes of a call on `images` feature maps of the given dtype."""
     rows, single, given = _read(boxes, batch_indices, images, dtype)
-    scales = np.array((_validation.spatial_scale(spatial_scale, single),))
-    return _checked(boxes, Boxes(rows, single, scales, None, given), images, aligned)
+    scales = (_validation.spatial_scale(spatial_scale, single),)
+    return _checked(boxes, rows, images, scales, None, aligned, single, given)
 
 
 def read_boxes_of_levels(
-    boxes: Any, images: int, dtype: np.dtype, scales: np.ndarray, levels: np.ndarray, aligned: bool
+    boxes: Any,
+    images: int,
+    dtype: np.dtype,
+    scales: tuple[tuple[float, float], ...],
+    levels: np.ndarray,
+    aligned: bool,
 ) -> Boxes:
-    """Read a list of boxes, each with the level that it is pooled from; scales has a row of (y, x) a level."""
+    """Read a list of boxes, each with the level that it is pooled from; scales has a pair (y, x) a level."""
     rows, single, given = _read(boxes, None, images, dtype)
-    return _checked(boxes, Boxes(rows, single, scales, levels, given), images, aligned)
+    return _checked(boxes, rows, images, scales, levels, aligned, single, given)
 
 
-def _checked(boxes: Any, rois: Boxes, images: int, aligned: bool) -> Boxes:
+def _checked(
+    boxes: Any,
+    rows: np.ndarray,
+    images: int,
+    scales: tuple[tuple[float, float], ...],
+    levels: np.ndarray | None,
+    aligned: bool,
+    single: bool,
+    given: list[np.ndarray],
+) -> Boxes:
     """Refuse the first box for which no result is defined."""
-    rows, scales, levels = rois.rows, rois.scales, rois.levels
-    bad = first_bad_box(rows, images, scales, levels, aligned, rois.single)
-    if bad >= 0:
-        where = _place_in_list(boxes, bad) if isinstance(boxes, (list, tuple)) else f"boxes[{bad}]"
-        y, x = scales[0 if levels is None else levels[bad]].tolist()
-        _validation.raise_bad_box(rows[bad], where, images, (y, x), rois.single)
-    return rois
+    rois = RoIs(rows, images, scales, levels, aligned, single)
+    if rois.bad >= 0:
+        row = rois.bad
+        where = _place_in_list(boxes, row) if isinstance(boxes, (list, tuple)) else f"boxes[{row}]"
+        scale = scales[0 if levels is None else levels[row]]
+        _validation.raise_bad_box(rows[row], where, images, scale, single)
+    return Boxes(rois, len(rows), single, given)
 
 
 def _read(
     boxes: Any, batch_indices: Any, images: int, dtype: np.dtype
 ) -> tuple[np.ndarray, bool, list[np.ndarray]]:
+    """Rows of (batch_index, x1, y1, x2, y2) in float64, in which every index and float32 coordinate is exact.
+
+    Then whether the geometry is computed in float32, the type T of the contract, and the user's arrays.
+    """
     if isinstance(boxes, (list, tuple)):
         rows, box_dtype, given = _read_list(boxes, batch_indices, images)
     elif batch_indices is None:

@@ -95,7 +95,7 @@ def threads_for(requested: int | None) -> int:
 
 def _default() -> int:
     granted = _runtime.openmp_max_threads()
-    return granted if "OMP_NUM_THREADS" in os.environ else min(granted, _QUOTA)
+    return min(granted, _QUOTA)
 
 
 def _cpu_quota(root: pathlib.Path = pathlib.Path("/")) -> int:
@@ -140,6 +140,7 @@ def _after_fork() -> None:
     _forked = True
 
 
-_QUOTA = _cpu_quota()
+# OpenMP read the variable when its library was loaded: what is set later has no effect.
+_QUOTA = MOST_THREADS if "OMP_NUM_THREADS" in os.environ else _cpu_quota()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

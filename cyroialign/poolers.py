@@ -262,9 +262,8 @@ class MultiScaleRoIAlign(Settings):
             POOLINGS[self.mode],
             (first, *others),
             pyramid.boxes,
-            (len(pyramid.boxes.rows), pyramid.sizes[0][1], *bins),
+            (pyramid.boxes.count, pyramid.sizes[0][1], *bins),
             _validation.sampling_ratio(self.sampling_ratio),
-            bool(self.aligned),
             self.layout,
             channels_last,
             _threads.threads_for(self.num_threads),
@@ -303,7 +302,7 @@ class MultiScaleRoIAlign(Settings):
         grads, channels_last = _layout.in_kernel_order(array, self.layout)
         _validation.gradient_dtype(grads, pyramid.maps[0], f"x[{self.featmap_names[0]!r}]")
         given = _layout.sizes(grads.shape, channels_last)
-        _validation.fitting_gradient(given, len(pyramid.boxes.rows), pyramid.sizes[0])
+        _validation.fitting_gradient(given, pyramid.boxes.count, pyramid.sizes[0])
         gradients = calls.scatter(
             POOLINGS[self.mode],
             grads,
@@ -311,7 +310,6 @@ class MultiScaleRoIAlign(Settings):
             pyramid.boxes,
             pyramid.sizes,
             _validation.sampling_ratio(self.sampling_ratio),
-            bool(self.aligned),
             self.layout,
             channels_last,
             _threads.threads_for(self.num_threads),
@@ -339,7 +337,7 @@ class MultiScaleRoIAlign(Settings):
                 canonical_scale=self.canonical_scale,
                 canonical_level=self.canonical_level,
             ).astype(np.intp, copy=False)
-        pairs = np.array([(scale, scale) for scale in scales])
+        pairs = tuple((scale, scale) for scale in scales)
         rois = _boxes.read_boxes_of_levels(boxes, images, maps[0].dtype, pairs, levels, bool(self.aligned))
         return _Pyramid(maps, sizes, rois)
 

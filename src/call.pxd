@@ -191,5 +191,4 @@ cdef struct Call:
     # Scratch
     Py_ssize_t reals[BUFFERS]
     Scratch* scratch
-    char* scratch_memory
-    real* sums  # of narrow gradients, where they outlast a piece
+    void* memory  # of all this

@@ -18,9 +18,9 @@ except ModuleNotFoundError as error:
         "`pip install -e .`, or run from another folder to use an installed package"
     ) from error
 
-from cyroialign._kernels._front import CallSettings, Kernels, first_bad_box
+from cyroialign._kernels._front import CallSettings, Kernels, RoIs
 
-__all__ = ["CallSettings", "Kernels", "first_bad_box", "kernels", "simd", "simd_levels"]
+__all__ = ["CallSettings", "Kernels", "RoIs", "kernels", "simd", "simd_levels"]
 
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
 MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL = range(6)  # as in src/call.pxd

@@ -47,15 +47,15 @@ def forward(
     bins = _validation.output_size(output_size)
     images, channels, height, width = _layout.sizes(maps.shape, channels_last)
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.room_for_boxes(height, width, len(rois.rows))
+    _validation.room_for_boxes(height, width, rois.count)
     threads = _threads.threads_for(num_threads)
     if pooling in POSITION_SENSITIVE:
         channels = _validation.channels_of_bins(channels, bins)
-    size = (len(rois.rows), channels, *bins)
+    size = (rois.count, channels, *bins)
     if out is not None:
         dtype = _dtypes.of_result(maps.dtype)
         _layout.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
-    return pool(pooling, (maps,), rois, size, ratio, aligned, layout, channels_last, threads, out)
+    return pool(pooling, (maps,), rois, size, ratio, layout, channels_last, threads, out)
 
 
 def pool(
@@ -64,7 +64,6 @@ def pool(
     rois: _boxes.Boxes,
     size: _layout.Size,
     ratio: int,
-    aligned: bool,
     layout: str,
     channels_last: bool,
     threads: int,
@@ -76,11 +75,9 @@ def pool(
         maps = tuple(map(_dtypes.as_sums, maps))
     target = _layout.target_for(out, size, _dtypes.of_result(maps[0].dtype), layout, channels_last)
     if target.size:
-        settings = CallSettings(pooling, *size[2:], ratio, aligned, rois.single, channels_last, threads)
+        settings = CallSettings(pooling, *size[2:], ratio, channels_last, threads)
         bits = tuple(map(_dtypes.as_bits, maps))
-        kernels(maps[0].dtype).forward(
-            settings, bits, rois.scales, rois.rows, rois.levels, _dtypes.as_bits(target)
-        )
+        kernels(maps[0].dtype).forward(settings, bits, rois.rois, _dtypes.as_bits(target))
     return _layout.delivered(target, out, dtype, layout, channels_last)
 
 
@@ -116,21 +113,21 @@ def backward(
     if output_size is None:
         grads, channels_last = _layout.in_kernel_order(given[0], layout)
         _validation.fitting_gradient(
-            _layout.sizes(grads.shape, channels_last), len(rois.rows), size, pooling in POSITION_SENSITIVE
+            _layout.sizes(grads.shape, channels_last), rois.count, size, pooling in POSITION_SENSITIVE
         )
     else:
-        result = (len(rois.rows), channels, *_validation.output_size(output_size))
+        result = (rois.count, channels, *_validation.output_size(output_size))
         expected = _layout.ordered(result, layout == "NHWC")
         _validation.same_shape(given[0], "grad_output", expected, "from boxes, input and output_size")
         _, channels_last = _layout.in_kernel_order(given[1], layout)
         grads = _layout.in_given_order(given[0], layout, channels_last)
-    _validation.room_for_boxes(height, width, len(rois.rows))
+    _validation.room_for_boxes(height, width, rois.count)
     threads = _threads.threads_for(num_threads)
     if out is not None:
         _layout.check_out(out, size, grads.dtype, layout, channels_last, [*given, *rois.given])
     maps = None if pooling in LINEAR else (given[1],)
     return scatter(
-        pooling, grads, maps, rois, (size,), ratio, aligned, layout, channels_last, threads, out
+        pooling, grads, maps, rois, (size,), ratio, layout, channels_last, threads, out
     )[0]
 
 
@@ -141,7 +138,6 @@ def scatter(
     rois: _boxes.Boxes,
     sizes: Sequence[_layout.Size],
     ratio: int,
-    aligned: bool,
     layout: str,
     channels_last: bool,
     threads: int,
@@ -154,20 +150,13 @@ def scatter(
     targets = [_layout.target_for(out, size, grads.dtype, layout, channels_last) for size in sizes]
     if grads.size and targets[0].size:
         bins = _layout.sizes(grads.shape, channels_last)[2:]
-        settings = CallSettings(pooling, *bins, ratio, aligned, rois.single, channels_last, threads)
+        settings = CallSettings(pooling, *bins, ratio, channels_last, threads)
         if maps is not None:
             maps = tuple(
                 _layout.in_given_order(one.astype(grads.dtype, copy=False), layout, channels_last) for one in maps
             )
-        kernels(grads.dtype).backward(
-            settings,
-            _dtypes.as_bits(grads),
-            maps,
-            rois.scales,
-            rois.rows,
-            rois.levels,
-            tuple(map(_dtypes.as_bits, targets)),
-        )
+        bits = tuple(map(_dtypes.as_bits, targets))
+        kernels(grads.dtype).backward(settings, _dtypes.as_bits(grads), maps, rois.rois, bits)
     else:
         for target in targets:
             target.fill(0)
@@ -195,17 +184,17 @@ def boxes_backward(
     _validation.gradient_dtype(grads, maps, "input")
     images, _, height, width = size = _layout.sizes(maps.shape, channels_last)
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.fitting_gradient(_layout.sizes(grads.shape, layout == "NHWC"), len(rois.rows), size)
-    _validation.room_for_boxes(height, width, len(rois.rows))
+    _validation.fitting_gradient(_layout.sizes(grads.shape, layout == "NHWC"), rois.count, size)
+    _validation.room_for_boxes(height, width, rois.count)
     threads = _threads.threads_for(num_threads)
-    target = np.zeros((len(rois.rows), 4))
+    target = np.zeros((rois.count, 4))
     if grads.size:
         if not kernels(maps.dtype).can(BOXES_BACKWARD, pooling):
             maps, grads = _dtypes.as_sums(maps), _dtypes.as_sums(grads)
         grads = _layout.in_given_order(grads, layout, channels_last)
         bins = _layout.sizes(grads.shape, channels_last)[2:]
-        settings = CallSettings(pooling, *bins, ratio, aligned, rois.single, channels_last, threads)
-        kernels(maps.dtype).boxes_backward(settings, grads, (maps,), rois.scales, rois.rows, target)
+        settings = CallSettings(pooling, *bins, ratio, channels_last, threads)
+        kernels(maps.dtype).boxes_backward(settings, grads, (maps,), rois.rois, target)
     if not rois.single:
         return target
     with np.errstate(over="ignore", under="ignore"):

@@ -22,23 +22,34 @@ cdef inline bint is_defined(
     return is_finite(box, scale_y, scale_x, aligned, <double> 0)
 
 
-def first_bad_box(
-    const double[:, ::1] boxes, Py_ssize_t images, const double[:, ::1] scales, const Py_ssize_t[::1] levels,
-    bint aligned, bint single,
-):
-    """The first row of boxes for which no result is defined, or -1.
+cdef class RoIs:
+    """Boxes of a call and where they are pooled from; `bad` is the first row that has no result, or -1.
 
-    scales has a row of (y, x) for each level; levels, or None, the level of each box.
+    scales has a pair (y, x) for each level; levels, or None, the level of each box.
     """
-    cdef Py_ssize_t k, level = 0, bad = -1
-    with nogil:
+
+    cdef const double[:, ::1] boxes
+    cdef const Py_ssize_t[::1] levels
+    cdef tuple scales
+    cdef bint aligned, single
+    cdef readonly Py_ssize_t bad
+
+    def __cinit__(
+        self, const double[:, ::1] boxes, Py_ssize_t images, tuple scales, const Py_ssize_t[::1] levels,
+        bint aligned, bint single,
+    ):
+        cdef Py_ssize_t k
+        cdef double scale_y, scale_x
+        self.boxes, self.levels, self.scales = boxes, levels, scales
+        self.aligned, self.single = aligned, single
+        self.bad = -1
+        scale_y, scale_x = scales[0]
         for k in range(boxes.shape[0]):
             if levels is not None:
-                level = levels[k]
-            if not is_defined(&boxes[k, 0], images, scales[level, 0], scales[level, 1], aligned, single):
-                bad = k
+                scale_y, scale_x = scales[levels[k]]
+            if not is_defined(&boxes[k, 0], images, scale_y, scale_x, aligned, single):
+                self.bad = k
                 break
-    return bad
 
 
 cdef int compare_visits(const void* first, const void* second) noexcept nogil:

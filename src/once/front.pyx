@@ -7,7 +7,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, ceil, floor, isfinite, nextafter
 from libc.stdio cimport fputs, stderr
-from libc.stdlib cimport abort, calloc, free, malloc, qsort
+from libc.stdlib cimport abort, free, malloc, qsort
 from libc.string cimport memset
 
 from call cimport *
@@ -34,17 +34,15 @@ include "once/views.pxi"
 
 
 cdef class CallSettings:
-    """What a call says of all its boxes: see Settings in call.pxd."""
+    """What a call says beside its arrays and boxes: see Settings in call.pxd."""
 
     cdef Settings settings
 
     def __cinit__(
-        self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint aligned, bint single,
-        bint channels_last, int threads,
+        self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint channels_last, int threads
     ):
         self.settings.pooling = pooling
-        self.settings.bins_y, self.settings.bins_x = bins_y, bins_x
-        self.settings.ratio, self.settings.aligned, self.settings.single = ratio, aligned, single
+        self.settings.bins_y, self.settings.bins_x, self.settings.ratio = bins_y, bins_x, ratio
         self.settings.channels_last, self.settings.threads = channels_last, threads
 
 
@@ -52,8 +50,7 @@ cdef class Kernels:
     """The kernels of one SIMD level for one type of map.
 
     Maps and gradients to them come as tuples, an array a level of a pyramid; a single map is a pyramid of one
-    level. scales has a row of (y, x) for each level; levels, or None, is the level of each box. Every array is
-    C-contiguous, in the order that the settings name, of this type, and not empty.
+    level. Every array is C-contiguous, in the order that the settings name, of this type, and not empty.
     """
 
     cdef const Table* table
@@ -65,61 +62,64 @@ cdef class Kernels:
         """Whether there are kernels that read and write maps of this type as they are."""
         return self.table.work[direction][pooling] != NULL
 
-    def forward(
-        self, CallSettings settings, tuple maps, const double[:, ::1] scales,
-        const double[:, ::1] boxes, const Py_ssize_t[::1] levels, result,
-    ):
+    def forward(self, CallSettings settings, tuple maps, RoIs rois, result):
         """Fill the result (K, C, PH, PW), or (K, PH, PW, C)."""
-        self.run(FORWARD, settings, maps, None, scales, boxes, levels, result, None)
+        self.run(FORWARD, settings, maps, None, rois, result, NULL)
 
-    def backward(
-        self, CallSettings settings, grad_result, tuple maps, const double[:, ::1] scales,
-        const double[:, ::1] boxes, const Py_ssize_t[::1] levels, tuple grad_maps,
-    ):
+    def backward(self, CallSettings settings, grad_result, tuple maps, RoIs rois, tuple grad_maps):
         """Fill the gradients to the maps, which are None where the gradient does not depend on them."""
-        self.run(BACKWARD, settings, maps, grad_maps, scales, boxes, levels, grad_result, None)
+        self.run(BACKWARD, settings, maps, grad_maps, rois, grad_result, NULL)
 
     def boxes_backward(
-        self, CallSettings settings, grad_result, tuple maps, const double[:, ::1] scales,
-        const double[:, ::1] boxes, double[:, ::1] grad_boxes,
+        self, CallSettings settings, grad_result, tuple maps, RoIs rois, double[:, ::1] grad_boxes
     ):
         """Fill the gradient to the corners of the boxes, (K, 4)."""
-        self.run(BOXES_BACKWARD, settings, maps, None, scales, boxes, None, grad_result, grad_boxes)
+        self.run(BOXES_BACKWARD, settings, maps, None, rois, grad_result, &grad_boxes[0, 0])
 
     cdef int run(
-        self, int direction, CallSettings settings, tuple maps, tuple grad_maps,
-        const double[:, ::1] scales, const double[:, ::1] boxes, const Py_ssize_t[::1] levels,
-        object result, double[:, ::1] grad_boxes,
+        self, int direction, CallSettings settings, tuple maps, tuple grad_maps, RoIs rois, object result,
+        double* grad_boxes,
     ) except -1:
         cdef Call call
-        cdef Py_ssize_t count = len(maps if grad_maps is None else grad_maps), i
-        cdef int channel_axis = 3 if settings.settings.channels_last else 1
+        cdef Level single
         cdef View view = view_of_result(self.table.kind, result, direction == FORWARD)
+        cdef bint channels_last = settings.settings.channels_last
         memset(&call, 0, sizeof(call))
         call.settings, call.direction, call.table = settings.settings, direction, self.table
-        call.boxes, call.bins = &boxes[0, 0], <pooled*> view.at
-        call.rois, call.channels = view.shape[0], view.shape[channel_axis]
-        if levels is not None:
-            call.level_of_box = &levels[0]
-        if grad_boxes is not None:
-            call.grad_boxes = &grad_boxes[0, 0]
-        call.level_count = count
-        call.levels = <Level*> calloc(count, sizeof(Level))
-        if call.levels == NULL:
-            raise MemoryError("no memory for the table of levels")
+        call.settings.aligned, call.settings.single = rois.aligned, rois.single
+        call.boxes, call.rois = &rois.boxes[0, 0], rois.boxes.shape[0]
+        if rois.levels is not None:
+            call.level_of_box = &rois.levels[0]
+        call.bins, call.channels = <pooled*> view.at, view.shape[3 if channels_last else 1]
+        call.grad_boxes = grad_boxes
+        call.level_count, call.levels = len(rois.scales), &single
+        if call.level_count > 1:
+            call.levels = <Level*> malloc(call.level_count * sizeof(Level))
+            if call.levels == NULL:
+                raise MemoryError("no memory for the table of levels")
         try:
-            for i in range(count):
-                if maps is not None:
-                    view = view_of_map(self.table.kind, maps[i])
-                    call.levels[i].map = <const pixel*> view.at
-                if grad_maps is not None:
-                    view = view_of_result(self.table.kind, grad_maps[i], True)
-                    call.levels[i].gradient = <pooled*> view.at
-                call.images, call.map_channels = view.shape[0], view.shape[channel_axis]
-                call.levels[i].height = view.shape[2 - settings.settings.channels_last]
-                call.levels[i].width = view.shape[3 - settings.settings.channels_last]
-                call.levels[i].scale_y, call.levels[i].scale_x = scales[i, 0], scales[i, 1]
+            self.note_levels(&call, maps, grad_maps, rois)
             carry_out(&call)
         finally:
-            free(call.levels)
+            if call.levels != &single:
+                free(call.levels)
+        return 0
+
+    cdef int note_levels(self, Call* call, tuple maps, tuple grad_maps, RoIs rois) except -1:
+        cdef Py_ssize_t i
+        cdef bint channels_last = call.settings.channels_last
+        cdef Level* level
+        cdef View view
+        for i in range(call.level_count):
+            level = call.levels + i
+            level.map, level.gradient = NULL, NULL
+            if maps is not None:
+                view = view_of_map(self.table.kind, maps[i])
+                level.map = <const pixel*> view.at
+            if grad_maps is not None:
+                view = view_of_result(self.table.kind, grad_maps[i], True)
+                level.gradient = <pooled*> view.at
+            call.images, call.map_channels = view.shape[0], view.shape[3 if channels_last else 1]
+            level.height, level.width = view.shape[2 - channels_last], view.shape[3 - channels_last]
+            level.scale_y, level.scale_x = rois.scales[i]
         return 0

@@ -42,21 +42,16 @@ cdef int carry_out(Call* call) except -1:
                 ):
                     add_channels(call, i)
             call.first += call.count
-        close_call(call)
+        free(call.memory)
     if not ready:
         raise MemoryError("no memory for the tables of the RoIs")
     return 0
 
 
 cdef bint open_call(Call* call) noexcept nogil:
-    """Share out the work and allocate; False where memory is short. Close the call in either case."""
+    """Share out the work and allocate; False where memory is short."""
     cdef const Settings* settings = &call.settings
     cdef Py_ssize_t i
-    cdef RoI roi
-    cdef Draft draft
-    cdef Scratch scratch
-    cdef int* slot
-    cdef size_t scratch_bytes
     call.height = call.map_width = 0
     for i in range(call.level_count):
         call.height = max(call.height, call.levels[i].height)
@@ -70,43 +65,45 @@ cdef bint open_call(Call* call) noexcept nogil:
     if call.window == 0:
         call.window = call.capacity
     call.first = call.count = call.ordered = 0
+    shape_sums(call)
+    call.memory = malloc(place_call(call, NULL) + LINE_BYTES)
+    if call.memory == NULL:
+        return False
+    place_call(call, <char*> call.memory + -<size_t> call.memory % LINE_BYTES)
+    return True
+
+
+cdef size_t place_call(Call* call, char* memory) noexcept nogil:
+    """Place all that a call needs beside its arrays; the bytes it takes."""
+    cdef Room room = room_at(memory)
+    cdef RoI roi
+    cdef Draft draft
+    cdef Scratch scratch
+    cdef int* slot
+    cdef size_t scratch_bytes = place_scratch(call, &scratch, NULL)
+    cdef Py_ssize_t i
+    cdef char* scratches
     call.table_bytes = place_roi(call, &roi, NULL)
     call.draft_bytes = place_draft(call, &draft, &slot, NULL)
-    shape_sums(call)
-    scratch_bytes = place_scratch(call, &scratch, NULL)
-    call.visits = <Visit*> malloc(call.window * sizeof(Visit))
-    call.planned = <RoI*> malloc(call.capacity * sizeof(RoI))
-    call.tables = <char*> malloc(call.capacity * call.table_bytes)
-    call.drafts = <char*> calloc(call.threads, call.draft_bytes)
-    call.scratch = <Scratch*> malloc(call.threads * sizeof(Scratch))
-    call.scratch_memory = <char*> malloc(call.threads * scratch_bytes + LINE_BYTES)
-    if (
-        call.visits == NULL or call.planned == NULL or call.tables == NULL or call.drafts == NULL
-        or call.scratch == NULL or call.scratch_memory == NULL or not open_sums(call)
-    ):
-        return False
-    for i in range(call.threads):
-        place_scratch(
-            call, call.scratch + i,
-            call.scratch_memory + -<size_t> call.scratch_memory % LINE_BYTES + i * scratch_bytes,
-        )
-    return True
+    scratches = <char*> take(&room, call.threads, scratch_bytes)
+    call.drafts = <char*> take(&room, call.threads, call.draft_bytes)
+    call.scratch = <Scratch*> take(&room, call.threads, sizeof(Scratch))
+    call.visits = <Visit*> take(&room, call.window, sizeof(Visit))
+    call.planned = <RoI*> take(&room, call.capacity, sizeof(RoI))
+    call.tables = <char*> take(&room, call.capacity, call.table_bytes)
+    place_sums(call, &room)
+    if memory != NULL:
+        for i in range(call.threads):
+            place_scratch(call, call.scratch + i, scratches + i * scratch_bytes)
+            place_draft(call, &draft, &slot, call.drafts + i * call.draft_bytes)
+            memset(slot, 0, max(call.height, call.map_width) * sizeof(int))
+    return room.used
 
 
 cdef Py_ssize_t roi_weight(const Call* call) noexcept nogil:
     """What the tables of a RoI weigh, in taps."""
     cdef Py_ssize_t weight = call.taps_y + call.taps_x + ROI_TAPS
     return weight + 4 * call.channels if call.direction == BOXES_BACKWARD else weight
-
-
-cdef void close_call(Call* call) noexcept nogil:
-    free(call.visits)
-    free(call.planned)
-    free(call.tables)
-    free(call.drafts)
-    free(call.scratch)
-    free(call.scratch_memory)
-    free(call.sums)
 
 
 cdef size_t place_scratch(const Call* call, Scratch* scratch, char* memory) noexcept nogil:
@@ -134,23 +131,17 @@ cdef void shape_sums(Call* call) noexcept nogil:
         call.reals[GRADIENT] = 0
 
 
-cdef bint open_sums(Call* call) noexcept nogil:
-    """Room for sums of narrower gradients, of all maps, where they outlast a chunk."""
-    cdef Py_ssize_t i, numbers = 0
-    cdef size_t size = call.table.real_bytes
+cdef void place_sums(Call* call, Room* room) noexcept nogil:
+    """Place the sums of narrower gradients, of whole maps, where they outlast a chunk."""
+    cdef Py_ssize_t i
     cdef Level* level
     if not call.table.narrow or call.direction != BACKWARD or call.capacity >= call.rois:
-        return True
+        return
     for i in range(call.level_count):
         level = call.levels + i
-        numbers += call.images * call.map_channels * level.height * level.width
-    call.sums = <real*> malloc(numbers * size)
-    numbers = 0
-    for i in range(call.level_count):
-        level = call.levels + i
-        level.sums = <real*> (<char*> call.sums + numbers * size)
-        numbers += call.images * call.map_channels * level.height * level.width
-    return call.sums != NULL
+        level.sums = <real*> take(
+            room, call.images * call.map_channels * level.height * level.width, call.table.real_bytes
+        )
 
 
 cdef void begin_chunk(Call* call) noexcept nogil:
