@@ -53,7 +53,7 @@ def read_boxes_of_levels(
 def _read(
     boxes: Any, batch_indices: Any, images: int, dtype: np.dtype
 ) -> tuple[np.ndarray, bool, list[np.ndarray]]:
-    if isinstance(boxes, (list, tuple)):
+    if is_by_image(boxes, batch_indices):
         rows, box_dtype, given = _read_list(boxes, batch_indices, images)
     elif batch_indices is None:
         array = _corners(boxes, "boxes", 5)
@@ -68,8 +68,13 @@ def _read(
 
 
 def _refuse(boxes: Any, rows: np.ndarray, bad: int, images: int, scale: float, single: bool) -> NoReturn:
-    where = _place_in_list(boxes, bad) if isinstance(boxes, (list, tuple)) else f"boxes[{bad}]"
+    where = _place_in_list(boxes, bad) if is_by_image(boxes) else f"boxes[{bad}]"
     _validation.raise_bad_box(rows[bad], where, images, scale, single)
+
+
+def is_by_image(boxes: Any, batch_indices: Any = None) -> bool:
+    """Tell whether these are the boxes of each image, and not rows of one array."""
+    return isinstance(boxes, (list, tuple)) and not _validation.is_list_of_rows(boxes, batch_indices)
 
 
 def _read_list(

@@ -68,6 +68,92 @@ class Subclass(np.ndarray):
     """An array of a kind of its own."""
 
 
+class Tensor(ctypes.Structure):
+    """DLPack's DLManagedTensor."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device", ctypes.c_int32 * 2),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+    )
+
+
+class Capsule:
+    """Offers __dlpack__ of the shape and dtype of an array, with other fields as given."""
+
+    def __init__(self, wrapped, **fields):
+        shape = (ctypes.c_int64 * wrapped.ndim)(*wrapped.shape)
+        code, bits = {"i": 0, "u": 1, "f": 2}[wrapped.dtype.kind], 8 * wrapped.dtype.itemsize
+        fields = {"data": wrapped.ctypes.data, "code": code, "bits": bits, "lanes": 1} | fields
+        self.wrapped = wrapped
+        self.tensor = Tensor(device=(1, 0), ndim=wrapped.ndim, shape=shape, **fields)
+
+    def __dlpack__(self, **options):
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        return new(ctypes.addressof(self.tensor), b"dltensor", None)
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+
+class OnlyDLPack:
+    """Offers __dlpack__ and not __dlpack_device__."""
+
+    def __dlpack__(self, **options):
+        raise AssertionError("nobody may ask before the device is known")
+
+
+class Tracer(OnlyDLPack):
+    """Offers an __array__ too, which says why it has no values."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("no values")
+
+
+class OtherSign(DLPack):
+    """Holds its numbers with the other sign, as a view of PyTorch may."""
+
+    def __init__(self, wrapped):
+        super().__init__(wrapped)
+        self.is_neg, self.resolve_neg = (lambda: True), (lambda: -wrapped)
+
+
+class Storage(DLPack):
+    """Views an array whose memory was given back, or a part of it."""
+
+    def __init__(self, wrapped, address, size, offset):
+        super().__init__(wrapped)
+        self.data_ptr, self.nbytes, self.storage_offset = (lambda: address), (lambda: size), (lambda: offset)
+        self.untyped_storage = lambda: self
+
+
+def raising(method, error):
+    """Make an object that has one protocol, and raises the error when asked."""
+
+    def asked(self, *arguments, **options):
+        raise error
+
+    methods = {method: property(asked) if method == "__array_interface__" else asked}
+    if method == "__dlpack__":
+        methods["__dlpack_device__"] = lambda self: (1, 0)
+    elif method == "__dlpack_device__":
+        methods["__dlpack__"] = asked
+    return type("Raising", (), methods)()
+
+
+class OwnError(Exception):
+    """An error of a library's own."""
+
+
 def read_only(view):
     return memoryview(view).toreadonly()
 
@@ -197,6 +283,110 @@ def test_masked_arrays_among_the_boxes(per_image):
         roi_align(INPUT, output_size=3, **boxes)
 
 
+ARGUMENTS = ("input", "boxes", "grad_output", "batch_indices")
+
+
+def call_with(name, like):
+    """Call with one argument that is another library's."""
+    if name == "grad_output":
+        return roi_align_backward(like(EXPECTED), BOXES, INPUT.shape)
+    if name == "batch_indices":
+        return roi_align(INPUT, BOXES[:, 1:], 3, batch_indices=like(BOXES[:, 0].astype(int)))
+    arguments = {"input": INPUT, "boxes": BOXES}
+    return roi_align(output_size=3, **arguments | {name: like(arguments[name])})
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_null_pointers(name):
+    """NumPy would make an array of its own of them, and never write it."""
+    with pytest.raises(
+        TypeError, match=f"^{name} must be a NumPy.*got Capsule: it has a shape, but no memory"
+    ):
+        call_with(name, lambda wrapped: Capsule(wrapped, data=None))
+
+
+def test_null_pointer_to_no_numbers():
+    assert roi_align(INPUT, Capsule(BOXES[:0], data=None), 3).shape == (0, 5, 3, 3)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_other_sign(name):
+    expected = call_with(name, lambda wrapped: wrapped)
+    assert call_with(name, lambda wrapped: OtherSign(-wrapped)).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("size", [0, -1])
+def test_freed_storage(name, size):
+    """A slice of freed memory has an address that is not null; memory may be given back in part."""
+
+    def freed(wrapped):
+        return Storage(wrapped, wrapped.ctypes.data if size else 0, wrapped.nbytes + size, 0)
+
+    with pytest.raises(TypeError, match=f"^{name} must be a NumPy.*it has a shape, but no memory"):
+        call_with(name, freed)
+
+
+def test_slices_of_a_storage():
+    for view, offset in ((INPUT[1:], INPUT[0].size), (INPUT[:, 1:3, ::2], INPUT[0, 0].size)):
+        size = view.ctypes.data - INPUT.ctypes.data + view[-1, -1, -1, -1:].ctypes.data - view.ctypes.data + 4
+        seen = _validation.as_array(Storage(view, INPUT.ctypes.data, size, offset), "input")
+        assert seen.ctypes.data == view.ctypes.data
+        with pytest.raises(TypeError, match="no memory"):
+            _validation.as_array(Storage(view, INPUT.ctypes.data, size - 1, offset), "input")
+
+
+def test_offset_of_dlpack():
+    given = Capsule(INPUT[1:], data=INPUT.ctypes.data, byte_offset=INPUT[0].nbytes)
+    assert _validation.as_array(given, "input").ctypes.data == INPUT[1:].ctypes.data
+
+
+@pytest.mark.parametrize("fields", [{"bits": 4}, {"lanes": 2}, {"code": 4, "bits": 16}, {"code": 3}])
+def test_types_of_dlpack_that_numpy_has_not(fields):
+    with pytest.raises(TypeError, match=r"^input must be a NumPy array or.*got Capsule"):
+        roi_align(Capsule(INPUT, **fields), BOXES, 3)
+
+
+METHODS = ("__dlpack__", "__dlpack_device__", "__array__", "__array_interface__")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("error", [KeyError, NotImplementedError, OwnError, AttributeError, TypeError])
+def test_protocols_that_raise(method, error):
+    """Whatever a library raises, the argument is named, and the error of the library is the cause."""
+    if (method, error) == ("__array_interface__", AttributeError):
+        pytest.skip("that is how an object says that it has none")
+    raised = error("no values")
+    with pytest.raises(TypeError, match=r"^input must be a NumPy array or.*got Raising.*no values") as caught:
+        roi_align(raising(method, raised), BOXES, 3)
+    assert caught.value.__cause__ is raised
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_what_passes_through_protocols(method, error):
+    with pytest.raises(error):
+        roi_align(raising(method, error()), BOXES, 3)
+
+
+def test_dlpack_without_device():
+    """As a tracer of JAX has it."""
+    with pytest.raises(TypeError, match=r"^boxes must be a NumPy array or.*no values"):
+        roi_align(INPUT, Tracer(), 3)
+    with pytest.raises(TypeError, match=r"^boxes must be a NumPy array or.*got OnlyDLPack"):
+        roi_align(INPUT, OnlyDLPack(), 3)
+
+
+def test_masked_arrays_behind_array():
+    with pytest.raises(TypeError, match=r"^boxes is a masked array"):
+        roi_align(INPUT, Array(np.ma.array(BOXES)), 3)
+
+
+def test_mappings():
+    with pytest.raises(TypeError, match=r"^input must be a NumPy array or.*give one of its values$"):
+        roi_align({"0": INPUT}, BOXES, 3)
+
+
 def structured(values):
     """Rows with names instead of columns."""
     fields = np.dtype([(f"field{column}", np.float32) for column in range(values.shape[-1])])
@@ -260,6 +450,85 @@ def test_tensors_without_memory_of_their_own(kind):
     tensor = tensor.to("meta") if kind == "meta" else tensor.to_sparse()
     with pytest.raises(TypeError, match=f"(?i)^input must be a NumPy array or.*{kind}"):
         roi_align(tensor, BOXES, 3)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_negative_bit_of_torch(name):
+    """As that of the imaginary part of a conjugate."""
+    torch = pytest.importorskip("torch")
+
+    def conjugate(wrapped):
+        if wrapped.dtype.kind == "i":
+            return torch._neg_view(torch.from_numpy(-wrapped))
+        return torch.complex(torch.from_numpy(-wrapped), torch.from_numpy(-wrapped)).conj().imag
+
+    assert conjugate(BOXES).is_neg()
+    assert call_with(name, conjugate).tobytes() == call_with(name, lambda wrapped: wrapped).tobytes()
+
+
+def test_conjugate_bit_of_torch():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"^input must be a NumPy array or.*resolve_conj\(\)"):
+        roi_align(torch.ones(INPUT.shape, dtype=torch.complex64).conj(), BOXES, 3)
+
+
+def without_memory(torch):
+    """Tensors that have a shape and dtype alone, by what made them so."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        fake = torch.ones(INPUT.shape)
+        yield from (fake, fake[:, 1:])
+    freed, part = torch.ones(INPUT.shape), torch.ones(INPUT.shape)
+    slice_of_freed = freed[:, 1:]
+    freed.untyped_storage().resize_(0)
+    part.untyped_storage().resize_(64)
+    yield from (freed, slice_of_freed, part, torch._efficientzerotensor(INPUT.shape))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Accessing the data pointer of FakeTensor", "ignore:The PyTorch API of Masked"
+)
+def test_tensors_without_memory():
+    torch = pytest.importorskip("torch")
+    for tensor in without_memory(torch):
+        with pytest.raises(
+            TypeError, match=r"^input must be a NumPy array or.*it has a shape, but no memory"
+        ):
+            roi_align(tensor, BOXES, 3)
+        with pytest.raises(TypeError, match=r"^boxes\[1\] must be a NumPy array or.*no memory"):
+            roi_align(INPUT, [BOXES[:, 1:], tensor], 3)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+def test_transforms_of_torch():
+    """Under vmap, functionalisation and forward mode a tensor stands for others."""
+    torch = pytest.importorskip("torch")
+    whole = torch.from_numpy(INPUT.copy())
+
+    def pooled(tensor):
+        return torch.from_numpy(roi_align(tensor, BOXES, 3))
+
+    with pytest.raises(TypeError, match=r"^input must be a NumPy array or"):
+        torch.func.vmap(pooled)(whole[None])
+    with pytest.raises(TypeError, match=r"^input must be a NumPy array or.*no memory"):
+        torch.func.functionalize(pooled)(whole)
+    with pytest.raises(TypeError, match=r"^input must be a NumPy array or"):
+        torch.func.jvp(pooled, (whole,), (whole,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(whole, whole)
+        with pytest.raises(TypeError, match=r"tangent.*give unpack_dual\(input\)\.primal"):
+            pooled(dual)
+        primal = torch.autograd.forward_ad.unpack_dual(dual).primal
+        assert roi_align(primal, BOXES, 3).tobytes() == EXPECTED.tobytes()
+
+
+def test_storage_of_torch_stays_resizable():
+    """As tensor.numpy() would not leave it."""
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(INPUT.copy()) + 0
+    roi_align(tensor, BOXES, 3)
+    tensor.untyped_storage().resize_(0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
