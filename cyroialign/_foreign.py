@@ -98,6 +98,8 @@ def _view(value: Any, name: str) -> np.ndarray:
     """View by the first protocol that the object has and can keep; __array__ alone may copy."""
     if isinstance(value, (np.ndarray, np.generic)):
         return np.asanyarray(value)
+    if hasattr(value, "untyped_storage"):
+        return _tensor(value, name)
     if hasattr(value, "__array_interface__"):
         return _of_its_memory(np.asarray(value))
     if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
@@ -105,49 +107,47 @@ def _view(value: Any, name: str) -> np.ndarray:
         if device not in CPU_DEVICES:
             where = f"{DEVICES.get(device, f'DLPack device type {int(device)}')} {number}"
             raise ValueError(f"it is in the memory of {where}; copy it to that of the CPU")
-        _refuse_tangents(value, name)
-        value = _with_its_sign(value)
         try:
-            array = np.from_dlpack(value)
+            return _of_its_memory(np.from_dlpack(value))
         except Exception:
             if not hasattr(value, "__array__"):
                 raise
-        else:
-            return _of_its_storage(_of_its_memory(array), value)
     if hasattr(value, "__array__"):
-        return _of_its_storage(np.asanyarray(value), value)
+        return np.asanyarray(value)
     return np.asarray(memoryview(value))
 
 
-def _with_its_sign(value: Any) -> Any:
-    """Copy a tensor of PyTorch whose numbers lie in memory with the other sign, which DLPack cannot say."""
-    is_neg = getattr(value, "is_neg", None)
-    return value.resolve_neg() if callable(is_neg) and is_neg() is True else value
+def _tensor(value: Any, name: str) -> np.ndarray:
+    """View a tensor of PyTorch, whose DLPack says nothing of signs, tangents and memory that is not there.
 
-
-def _refuse_tangents(value: Any, name: str) -> None:
+    Its __array__ would forbid for ever that the storage is resized, but says best what cannot be viewed.
+    """
     forward_ad = sys.modules.get("torch.autograd.forward_ad")
-    if forward_ad and hasattr(value, "untyped_storage") and forward_ad.unpack_dual(value).tangent is not None:
+    if forward_ad and forward_ad.unpack_dual(value).tangent is not None:
         raise ValueError(
             "it has a tangent of forward-mode differentiation, and no derivative is found here; give "
             f"unpack_dual({name}).primal, or call the functions of cyroialign.torch"
         )
+    if value.is_neg():
+        value = value.resolve_neg()  # a copy: in its own memory the numbers have the other sign
+    try:
+        array = np.from_dlpack(value)
+    except Exception:
+        array = np.asarray(value)
+    _of_its_memory(array)
+    if not array.size:
+        return array
+    storage, reach = value.untyped_storage(), array.nbytes
+    if not array.flags.c_contiguous:
+        steps = zip(array.shape, array.strides, strict=True)
+        reach = array.itemsize + sum((n - 1) * stride for n, stride in steps)
+    if not storage.data_ptr() or storage.nbytes() < value.storage_offset() * array.itemsize + reach:
+        raise ValueError(NO_MEMORY)
+    return array
 
 
 def _of_its_memory(array: np.ndarray) -> np.ndarray:
     """Refuse the view of a null pointer, which NumPy replaces by memory of its own and leaves unwritten."""
     if array.flags.owndata and array.base is not None and array.size:
         raise ValueError(NO_MEMORY)
-    return array
-
-
-def _of_its_storage(array: np.ndarray, value: Any) -> np.ndarray:
-    """Refuse the view of a tensor of PyTorch that its storage does not hold, as of one that was freed."""
-    if array.size and hasattr(value, "untyped_storage"):
-        storage, flat = value.untyped_storage(), array.nbytes
-        if not array.flags.c_contiguous:
-            steps = zip(array.shape, array.strides, strict=True)
-            flat = array.itemsize + sum((n - 1) * stride for n, stride in steps)
-        if not storage.data_ptr() or storage.nbytes() < value.storage_offset() * array.itemsize + flat:
-            raise ValueError(NO_MEMORY)
     return array

@@ -68,7 +68,7 @@ class Subclass(np.ndarray):
     """An array of a kind of its own."""
 
 
-class Tensor(ctypes.Structure):
+class Managed(ctypes.Structure):
     """DLPack's DLManagedTensor."""
 
     _fields_ = (
@@ -94,7 +94,7 @@ class Capsule:
         code, bits = {"i": 0, "u": 1, "f": 2}[wrapped.dtype.kind], 8 * wrapped.dtype.itemsize
         fields = {"data": wrapped.ctypes.data, "code": code, "bits": bits, "lanes": 1} | fields
         self.wrapped = wrapped
-        self.tensor = Tensor(device=(1, 0), ndim=wrapped.ndim, shape=shape, **fields)
+        self.tensor = Managed(device=(1, 0), ndim=wrapped.ndim, shape=shape, **fields)
 
     def __dlpack__(self, **options):
         new = ctypes.pythonapi.PyCapsule_New
@@ -119,21 +119,18 @@ class Tracer(OnlyDLPack):
         raise TypeError("no values")
 
 
-class OtherSign(DLPack):
-    """Holds its numbers with the other sign, as a view of PyTorch may."""
+class Tensor(DLPack):
+    """Has what a tensor of PyTorch has beside: a storage, and a sign that may not be applied yet."""
 
-    def __init__(self, wrapped):
+    def __init__(self, wrapped, *, address=None, size=None, offset=0, negated=None):
         super().__init__(wrapped)
-        self.is_neg, self.resolve_neg = (lambda: True), (lambda: -wrapped)
-
-
-class Storage(DLPack):
-    """Views an array whose memory was given back, or a part of it."""
-
-    def __init__(self, wrapped, address, size, offset):
-        super().__init__(wrapped)
+        address, size = (
+            wrapped.ctypes.data if address is None else address,
+            wrapped.nbytes if size is None else size,
+        )
         self.data_ptr, self.nbytes, self.storage_offset = (lambda: address), (lambda: size), (lambda: offset)
         self.untyped_storage = lambda: self
+        self.is_neg, self.resolve_neg = (lambda: negated is not None), (lambda: negated)
 
 
 def raising(method, error):
@@ -312,7 +309,10 @@ def test_null_pointer_to_no_numbers():
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_other_sign(name):
     expected = call_with(name, lambda wrapped: wrapped)
-    assert call_with(name, lambda wrapped: OtherSign(-wrapped)).tobytes() == expected.tobytes()
+    assert (
+        call_with(name, lambda wrapped: Tensor(-wrapped, negated=Tensor(wrapped))).tobytes()
+        == expected.tobytes()
+    )
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -321,7 +321,7 @@ def test_freed_storage(name, size):
     """A slice of freed memory has an address that is not null; memory may be given back in part."""
 
     def freed(wrapped):
-        return Storage(wrapped, wrapped.ctypes.data if size else 0, wrapped.nbytes + size, 0)
+        return Tensor(wrapped, address=None if size else 0, size=wrapped.nbytes + size)
 
     with pytest.raises(TypeError, match=f"^{name} must be a NumPy.*it has a shape, but no memory"):
         call_with(name, freed)
@@ -330,10 +330,10 @@ def test_freed_storage(name, size):
 def test_slices_of_a_storage():
     for view, offset in ((INPUT[1:], INPUT[0].size), (INPUT[:, 1:3, ::2], INPUT[0, 0].size)):
         size = view.ctypes.data - INPUT.ctypes.data + view[-1, -1, -1, -1:].ctypes.data - view.ctypes.data + 4
-        seen = _validation.as_array(Storage(view, INPUT.ctypes.data, size, offset), "input")
+        seen = _validation.as_array(Tensor(view, size=size, offset=offset), "input")
         assert seen.ctypes.data == view.ctypes.data
         with pytest.raises(TypeError, match="no memory"):
-            _validation.as_array(Storage(view, INPUT.ctypes.data, size - 1, offset), "input")
+            _validation.as_array(Tensor(view, size=size - 1, offset=offset), "input")
 
 
 def test_offset_of_dlpack():
@@ -521,6 +521,16 @@ def test_transforms_of_torch():
             pooled(dual)
         primal = torch.autograd.forward_ad.unpack_dual(dual).primal
         assert roi_align(primal, BOXES, 3).tobytes() == EXPECTED.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_by_torch():
+    """The call is left to Python, wherever torch.compile stops tracing it."""
+    torch = pytest.importorskip("torch")
+    compiled = torch.compile(
+        lambda tensor: torch.from_numpy(roi_align(tensor * 1, BOXES, 3)), backend="eager"
+    )
+    assert compiled(torch.from_numpy(INPUT.copy())).numpy().tobytes() == EXPECTED.tobytes()
 
 
 def test_storage_of_torch_stays_resizable():
