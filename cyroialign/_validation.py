@@ -1,4 +1,4 @@
-"""The only module that raises about arguments: each error says what was expected, what came, and where."""
+"""All that raises about arguments but `_foreign`: errors say what was expected, what came, and where."""
 
 import math
 import numbers

@@ -35,7 +35,7 @@ WITHOUT_BOXES = (
 )
 
 
-@pytest.mark.parametrize("none", WITHOUT_BOXES, ids=repr)
+@pytest.mark.parametrize("none", WITHOUT_BOXES)
 @pytest.mark.parametrize("dtype", ["list", "float16", "float32", "float64", "int8", "uint16", "int64"])
 def test_images_without_boxes(none, dtype):
     """They change neither the crops of the other images nor the type that those are computed in."""
