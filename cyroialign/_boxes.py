@@ -53,7 +53,7 @@ def _checked(
     rois = RoIs(rows, images, scales, levels, aligned, single)
     if rois.bad >= 0:
         row = rois.bad
-        where = _place_in_list(boxes, row) if isinstance(boxes, (list, tuple)) else f"boxes[{row}]"
+        where = _place_in_list(boxes, row) if is_by_image(boxes) else f"boxes[{row}]"
         scale = scales[0 if levels is None else levels[row]]
         _validation.raise_bad_box(rows[row], where, images, scale, single)
     return Boxes(rois, len(rows), single, given)
@@ -66,7 +66,7 @@ def _read(
 
     Then whether the geometry is computed in float32, the type T of the contract, and the user's arrays.
     """
-    if isinstance(boxes, (list, tuple)):
+    if is_by_image(boxes, batch_indices):
         rows, box_dtype, given = _read_list(boxes, batch_indices, images)
     elif batch_indices is None:
         array = _corners(boxes, "boxes", 5)
@@ -78,6 +78,11 @@ def _read(
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
     single = _dtypes.of_sums(dtype) == _dtypes.FLOAT32 and np.can_cast(box_dtype, _dtypes.FLOAT32)
     return rows, single, given
+
+
+def is_by_image(boxes: Any, batch_indices: Any = None) -> bool:
+    """Tell whether these are the boxes of each image, and not rows of one array."""
+    return isinstance(boxes, (list, tuple)) and not _validation.is_list_of_rows(boxes, batch_indices)
 
 
 def _read_list(

@@ -1,4 +1,4 @@
-"""The only module that raises about arguments: each error says what was expected, what came, and where."""
+"""All that raises about arguments but `_foreign`: errors say what was expected, what came, and where."""
 
 import math
 import numbers
@@ -8,15 +8,15 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cyroialign import _dtypes
+from cyroialign import _dtypes, _foreign
 
 MODES = ("avg", "max", "onnx_max")
 LAYOUTS = ("NCHW", "NHWC")
 MAX_SAMPLING_RATIO = 32767
 FLOAT32_RANGE = (2.0**-150, 2.0**128 - 2.0**103)  # what lies between, rounds to a float32 above 0 and finite
-CPU_DEVICES = (1, 3, 11, 13)  # of DLPack: the CPU, and memory that CUDA and ROCm share with it
-DEVICES = {2: "CUDA device", 8: "Metal device", 10: "ROCm device", 14: "oneAPI device"}
 MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
+
+as_array, _kind = _foreign.as_array, _foreign.kind
 
 
 def whole_number(value: Any, name: str) -> int:
@@ -92,51 +92,6 @@ def choice(value: Any, name: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
-
-
-def as_array(value: Any, name: str) -> np.ndarray:
-    """View what NumPy can view without a copy."""
-    if type(value) is np.ndarray:
-        return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array, whose mask would have no effect: give {name}.filled(value), or "
-            f"{name}.data to use what the mask hides"
-        )
-    if getattr(value, "requires_grad", False) is True:
-        raise TypeError(
-            f"{name} requires grad, and no gradient is recorded here: give {name}.detach(), or call "
-            "the functions of cyroialign.torch"
-        )
-    try:
-        return _view(value)
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        hint = ""
-        if str(getattr(value, "dtype", "")).endswith("bfloat16"):
-            hint = "; NumPy has no bfloat16: give a view as int16, viewed again as ml_dtypes.bfloat16"
-        raise TypeError(
-            f"{name} must be a NumPy array or something that NumPy can view (__dlpack__, "
-            f"__array_interface__, __array__ or the buffer protocol), got {_kind(value)}: {error}{hint}"
-        ) from error
-
-
-def _view(value: Any) -> np.ndarray:
-    """View by the first protocol that the object has and can keep; __array__ alone may copy."""
-    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array_interface__"):
-        return np.asarray(value)
-    if hasattr(value, "__dlpack__"):
-        device, number = value.__dlpack_device__()
-        if device not in CPU_DEVICES:
-            where = f"{DEVICES.get(device, f'DLPack device type {int(device)}')} {number}"
-            raise ValueError(f"it is in the memory of {where}; copy it to that of the CPU")
-        try:
-            return np.from_dlpack(value)
-        except (TypeError, ValueError, RuntimeError, BufferError):
-            if not hasattr(value, "__array__"):
-                raise
-    if hasattr(value, "__array__"):
-        return np.asarray(value)
-    return np.asarray(memoryview(value))
 
 
 def feature_map(value: Any, name: str, types: Sequence[str] = _dtypes.MAPS) -> np.ndarray:
@@ -236,30 +191,45 @@ def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str)
 
 
 def box_array(value: Any, name: str, columns: int) -> np.ndarray:
-    """Check dtype and shape of boxes, (K, columns)."""
-    array = np.asarray(value) if isinstance(value, (list, tuple)) else as_array(value, name)
+    """Check dtype and shape of boxes, (K, columns); (0,) is what a list without boxes becomes."""
+    array = _foreign.numbers_of(value, name)
+    if array.shape == (0,):
+        return np.empty((0, columns), bool)  # no type of its own: beside others it changes none
     if _dtypes.name_of(array.dtype) == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}")
+        hint = "; give the arrays of all images as a list" if array.dtype == object else ""
+        raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}{hint}")
     box_shape(array.shape, name, columns)
     return array
 
 
 def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
     if len(shape) != 2 or shape[1] != columns:
-        hint = "; (K, 4) needs batch_indices" if columns == 5 and shape[1:] == (4,) else ""
+        hint = (
+            "; (K, 4) needs batch_indices, or a list of one array an image"
+            if columns == 5 and shape[1:] == (4,)
+            else ""
+        )
         rows = "L" if name.endswith("]") else "K"
         raise ValueError(f"{name} must have shape ({rows}, {columns}), got {shape}{hint}")
 
 
 def batch_index_array(value: Any, rows: int) -> np.ndarray:
-    array = np.asarray(value) if isinstance(value, (list, tuple)) else as_array(value, "batch_indices")
+    array = _foreign.numbers_of(value, "batch_indices")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"batch_indices must have an integer dtype, got {array.dtype}")
     if array.shape != (rows,):
         raise ValueError(f"batch_indices must have shape ({rows},), one a row of boxes, got {array.shape}")
     return array
+
+
+def is_list_of_rows(boxes: list[Any] | tuple[Any, ...], batch_indices: Any = None) -> bool:
+    """Tell whether a list holds rows of numbers rather than the boxes of each image."""
+    if not boxes:
+        return batch_indices is not None
+    first = boxes[0]
+    return isinstance(first, (list, tuple)) and bool(first) and isinstance(first[0], numbers.Real)
 
 
 def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int) -> None:
@@ -268,7 +238,7 @@ def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int) -> None
     if len(boxes) != images:
         raise ValueError(
             f"a list of boxes must have one array an image, {images} for this input, got {len(boxes)}; "
-            "rows of (batch_index, x1, y1, x2, y2) must come as one array"
+            "rows of (batch_index, x1, y1, x2, y2) must come as one array or as lists of numbers"
         )
 
 
@@ -318,8 +288,3 @@ def output_array(
         if np.may_share_memory(out, array) and np.shares_memory(out, array):
             raise ValueError("out must not share memory with an input")
     return out
-
-
-def _kind(value: Any) -> str:
-    shown = repr(value)
-    return f"{type(value).__name__} {shown}" if len(shown) < 40 else type(value).__name__

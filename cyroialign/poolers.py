@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cyroialign import _boxes, _layout, _threads, _validation, _validation_pyramid
+from cyroialign import _boxes, _foreign, _layout, _threads, _validation, _validation_pyramid
 from cyroialign._settings import Settings
 from cyroialign.operators import calls
 from cyroialign.operators.roi_align import POOLINGS
@@ -352,11 +352,12 @@ class _Pyramid(NamedTuple):
 
 def _corners(boxes: Any) -> np.ndarray:
     """Read (K, 4) finite corners in their own dtype, float16 as float32 and longdouble as float64."""
-    if isinstance(boxes, list | tuple):
+    by_image = _boxes.is_by_image(boxes)
+    if by_image:
         parts = [_validation.box_array(one, f"boxes[{i}]", 4) for i, one in enumerate(boxes)]
         corners = np.concatenate(parts) if parts else np.empty((0, 4), np.float32)
     else:
-        array = _validation.as_array(boxes, "boxes")
+        array = _foreign.numbers_of(boxes, "boxes")
         columns = 5 if array.shape[1:] == (5,) else 4
         corners = _validation.box_array(array, "boxes", columns)[:, columns - 4 :]
     if corners.dtype.kind == "f":
@@ -365,6 +366,6 @@ def _corners(boxes: Any) -> np.ndarray:
     bad = ~np.isfinite(corners).all(axis=1)
     if bad.any():
         row = int(bad.argmax())
-        where = _boxes._place_in_list(boxes, row) if isinstance(boxes, list | tuple) else f"boxes[{row}]"
+        where = _boxes._place_in_list(boxes, row) if by_image else f"boxes[{row}]"
         _validation.raise_bad_box(np.r_[0, corners[row]], where, 1, 1.0, single=False)
     return corners
