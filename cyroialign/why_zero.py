@@ -106,7 +106,7 @@ def why_zero(
     maps = _validation.feature_map(input, "input")
     images, _, height, width = _layout.sizes(maps.shape, layout == "NHWC")
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.room_for_boxes(height, width, len(rois.rows))
+    _validation.room_for_boxes(height, width, rois.count)
     index, first, second = rois.rows[:, 0].astype(np.intp), rois.rows[:, 1:3], rois.rows[:, 3:]
     if not len(index):
         return Diagnosis(np.empty(0), ())
