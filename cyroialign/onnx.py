@@ -5,7 +5,7 @@ Needs onnx, and `inference_session` needs onnxruntime: ``pip install "cyroialign
 
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,8 +106,10 @@ def inference_session(
     Returns
     -------
     onnxruntime.InferenceSession
-        With the inputs and outputs of the model. Its ``run`` raises ONNX Runtime's errors, which carry the
-        text of those of `roi_align`: ``boxes[17] has batch_index 3, but input has 2 images``.
+        With the inputs and outputs of the model. What is wrong with the inputs of a node is an error of ONNX
+        Runtime, which carries the text of `roi_align`: ``boxes[17] has batch_index 3, but input has 2
+        images``. What else is raised while a node runs comes out of ``run`` and its kin as it is:
+        KeyboardInterrupt, whatever a signal handler raises, MemoryError.
 
     Raises
     ------
@@ -121,6 +123,9 @@ def inference_session(
     the model's functions, by the rules that `reference_evaluator` states. It reads and writes the tensors of
     the runtime in place, float16 and bfloat16 as they are. On a CPU ONNX Runtime (1.32) itself has RoiAlign
     for float32 and float64 alone, and none of opset 22.
+
+    Where ONNX Runtime runs nodes on threads of its own (``run_async``, ``ORT_PARALLEL``), an error there is
+    its Fail with type and text of ours. Python's signal handlers never run on these.
 
     Calling Python costs 30 µs, so that ONNX Runtime's own RoiAlign is the faster one below some 4000 results
     (one RoI of 7 by 7 bins and 80 channels, 2 by 2 samples). Above, with 256 channels on a map of 200 by 272:
@@ -146,6 +151,8 @@ def inference_session(
     """
     import onnxruntime
 
+    from cyroialign._onnx_session import InferenceSession
+
     _onnxruntime.serve(_prepare)
     proto, folder = _copied(model)
     if sess_options is None:
@@ -156,9 +163,7 @@ def inference_session(
         )
     _replace(proto, nodes, sess_options.intra_op_num_threads)
     _register(sess_options)
-    return onnxruntime.InferenceSession(
-        proto.SerializeToString(), sess_options, providers=list(providers), **options
-    )
+    return InferenceSession(proto.SerializeToString(), sess_options, providers=list(providers), **options)
 
 
 class RoiAlign(OpRun):
@@ -169,6 +174,17 @@ class RoiAlign(OpRun):
     def __init__(self, onnx_node: onnx.NodeProto, run_params: dict[str, Any]) -> None:
         schema = onnx.defs.get_schema(onnx_node.op_type, run_params["opsets"][""], "")
         super().__init__(onnx_node, run_params, schema)
+
+    def run(self, *inputs: np.ndarray, **options: Any) -> Any:
+        """Compute; onnx makes one TypeError of all, which those of signal handlers are not to become."""
+        compute: Callable[..., Any] = super().run
+        try:
+            return compute(*inputs, **options)
+        except TypeError as error:
+            cause = error.__cause__
+            if cause is None or _onnxruntime.is_about_arguments(cause):
+                raise
+        raise cause
 
     def _run(self, *inputs: np.ndarray, **attributes: Any) -> tuple[np.ndarray]:
         self._check_types(inputs)
@@ -315,8 +331,10 @@ def _prepare(attributes: dict[str, Any]) -> "Compute":
             try:
                 run.parallel(lambda n: pool(slice(rois * n // parts, rois * (n + 1) // parts)), parts)
                 return
-            except (TypeError, ValueError):
-                pass  # it names a box by its place in the part
+            except (TypeError, ValueError) as error:
+                if not _onnxruntime.is_about_arguments(error):
+                    raise
+                # which names a box by its place in the part
         pool(slice(None))
 
     return compute

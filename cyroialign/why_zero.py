@@ -11,12 +11,24 @@ from cyroialign import _boxes, _layout, _validation
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+SHARES = "the coordinates are shares of the image, from 0 to 1"
+INVERTED = "x2 < x1 or y2 < y1"
+CENTRED = "(centre x, centre y, width, height)"
+TO_PIXELS = "multiply by the width and height of the image"
+ADD = "add x1 to x2 and y1 to y2"
+HALVE = "take cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2"
+EITHER = f"{ADD} if x and y are a corner, or {HALVE} if the centre, which these boxes do not tell"
 CAUSES = {
     "": "nothing is wrong",
     "zero input": "the feature map of the image holds nothing but zeros",
-    "normalised": "no coordinate exceeds 1: multiply by the width and height of the image",
-    "x, y, w, h": "x2 < x1 or y2 < y1, and they fit as (x, y, width, height): add x1 to x2 and y1 to y2",
-    "inverted": "x2 < x1 or y2 < y1: there is nothing between the corners",
+    "normalised": f"{SHARES}: {TO_PIXELS}",
+    "normalised x, y, w, h": f"{SHARES}, and fit as (x, y, width, height): {TO_PIXELS}, then {ADD}",
+    "normalised cx, cy, w, h": f"{SHARES}, and fit as YOLO's and DETR's {CENTRED}: {TO_PIXELS}, then {HALVE}",
+    "normalised w, h": f"{SHARES}, with width and height in place of x2 and y2: {TO_PIXELS}, then {EITHER}",
+    "x, y, w, h": f"{INVERTED}, and they fit as (x, y, width, height): {ADD}",
+    "cx, cy, w, h": f"{INVERTED}, and they fit as {CENTRED}: {HALVE}",
+    "w, h": f"{INVERTED}, and they fit with width and height in place of x2 and y2: {EITHER}",
+    "inverted": f"{INVERTED}: nothing is between the corners; if they are sizes, mend spatial_scale first",
     "empty": "x2 == x1 or y2 == y1: an aligned RoI with adaptive sampling has no samples",
     "swapped": "they lie on the map once x and y are exchanged: give (x1, y1, x2, y2)",
     "scale": "they reach past the map, as if spatial_scale were too large",
@@ -24,6 +36,8 @@ CAUSES = {
     "outside": "at least half of the RoI lies off the map",
 }
 FEW = 5  # boxes that are named for each cause
+OVER = 0.1  # of its sides, that shares of an image may exceed it by: predictions do
+ROUNDING = 0.005  # of the sides, by which boxes may exceed them and still be said to fit
 
 
 @dataclass(frozen=True)
@@ -86,8 +100,10 @@ def why_zero(
     -----
     "outside", "inverted", "empty" and "zero input" are facts about a box. The others are guesses from all
     boxes together and are said of all of them: only where undoing the mistake brings every box onto the
-    map, or, for "normalised", where no coordinate leaves 0 to 1. Where several hold, the surest is said.
-    A fact or guess does not mean that the result is zero everywhere, but that it is hardly what was meant.
+    map, or, for those that begin with "normalised", where all coordinates are from 0 to 1, give or take 0.1.
+    Whether sizes go with corners or with centres is judged by what would leave the image less. Where several
+    hold, the surest is said. A fact or guess does not mean that the result is zero everywhere, but that it is
+    hardly what was meant.
 
     Examples
     --------
@@ -118,7 +134,9 @@ def why_zero(
         outside = share >= 0.5
         fit = _fitting_scale(first, second, sides, scale) if outside.mean() >= 0.5 else None
         swapped = outside.any() and _on_map(first[:, ::-1] * scale, second[:, ::-1] * scale, sides)
-        given_sizes = inverted.any() and _on_map(first * scale, (first + second) * scale, sides)
+        sizes = _form_of_sizes(first * scale, second * scale, sides, 1 / sides) if inverted.any() else ""
+        shares = _are_normalised(first, second, sides, scale)
+        share_sizes = _form_of_sizes(first, second, np.ones(2)) if shares and inverted.any() else ""
     causes = np.full(len(index), "", object)
     for cause, which in (  # the surer ones come last
         ("outside", outside),
@@ -127,8 +145,8 @@ def why_zero(
         ("swapped", swapped),
         ("empty", empty),
         ("inverted", inverted),
-        ("x, y, w, h", given_sizes),
-        ("normalised", _are_normalised(first, second, sides, scale)),
+        (sizes, bool(sizes)),
+        (f"normalised {share_sizes}".strip(), shares),
         ("zero input", ~np.asarray(maps.any(axis=(1, 2, 3)))[index]),
     ):
         causes[which] = cause
@@ -169,5 +187,21 @@ def _are_of_features(first: np.ndarray, second: np.ndarray, sides: np.ndarray, s
 
 def _are_normalised(first: np.ndarray, second: np.ndarray, sides: np.ndarray, scale: float) -> bool:
     """Tell whether all coordinates are shares of an image of more than a few pixels."""
-    shares = bool((first >= 0).all() and (second <= 1).all() and (first <= second).all())
-    return shares and bool((sides / scale > 4).all())
+    low, high = np.minimum(first, second).min(), np.maximum(first, second).max()
+    return bool(low >= -OVER and high <= 1 + OVER and (sides / scale > 4).all())
+
+
+def _form_of_sizes(
+    first: np.ndarray, size: np.ndarray, sides: np.ndarray, most: float | np.ndarray = np.inf
+) -> str:
+    """Name the form, with sizes in place of second corners, that leaves the map less, and by `most` of it."""
+    if (size < 0).any():
+        return ""
+    corner, centre = (
+        (np.maximum(-start, 0) + np.maximum(start + size - sides, 0)) / sides
+        for start in (first, first - size / 2)
+    )
+    if max(corner.max(), centre.max()) <= ROUNDING:
+        return "w, h"
+    form, off = ("x, y, w, h", corner) if corner.mean() < centre.mean() else ("cx, cy, w, h", centre)
+    return form if (off <= most).all() else ""

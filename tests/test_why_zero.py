@@ -63,6 +63,82 @@ def test_width_and_height_given():
     assert causes(np.hstack([IMAGE[:, :3], sizes])) == ("x, y, w, h",) * 3
 
 
+# What each form makes of x1, y1, x2, y2.
+FORMS = {
+    "x, y, w, h": lambda low, high: np.hstack([low, high - low]),
+    "cx, cy, w, h": lambda low, high: np.hstack([(low + high) / 2, high - low]),
+}
+IMAGE_SIZE = np.array([1088.0, 800])
+
+
+def rows(boxes):
+    """Boxes of the first image."""
+    return np.column_stack([np.zeros(len(boxes)), boxes])
+
+
+def random_corners(seed, boxes=20):
+    """Right boxes, of 8 pixels to all of the image."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, IMAGE_SIZE - 8, (boxes, 2))
+    return low, rng.uniform(low + 8, IMAGE_SIZE)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sizes_in_place_of_corners(form):
+    for seed in range(100):
+        boxes = FORMS[form](*random_corners(seed))
+        assert set(causes(rows(boxes))) == {form}
+        assert set(causes(rows(boxes / np.tile(IMAGE_SIZE, 2)))) == {f"normalised {form}"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sizes_of_predictions(form):
+    """Some of which leave the image a little."""
+    shares = FORMS[form](np.array([[-0.02, 0.01], [0.5, 0.7]]), np.array([[0.9, 0.4], [0.95, 1.03]]))
+    assert causes(rows(shares)) == (f"normalised {form}",) * 2
+
+
+def test_sizes_that_fit_both_forms():
+    """Small boxes in the middle; what to do is said for either."""
+    low, high = np.array([[600.0, 400], [500, 300]]), np.array([[680.0, 450], [560, 390]])
+    for make in FORMS.values():
+        found = why_zero(MAPS, rows(make(low, high)), SCALE)
+        assert found.causes == ("w, h",) * 2
+        assert "if x and y are a corner, or" in str(found)
+        shares = make(low, high) / np.tile(IMAGE_SIZE, 2)
+        assert causes(rows(shares)) == ("normalised w, h",) * 2
+
+
+def test_what_each_cause_says_mends_it():
+    low, high = random_corners(0)
+    cx, cy, w, h = FORMS["cx, cy, w, h"](low, high).T
+    for cause in ("cx, cy, w, h", "normalised cx, cy, w, h"):
+        assert "cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2" in CAUSES[cause]
+        assert ("multiply by the width and height of the image, then" in CAUSES[cause]) == ("norm" in cause)
+    mended = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
+    assert set(causes(rows(mended))) == {""}
+
+
+@given(seed=st.integers(0, 2**32 - 1), boxes=st.integers(1, 20))
+def test_right_boxes_have_nothing_wrong(seed, boxes):
+    low, high = random_corners(seed, boxes)
+    right = np.hstack([low, high])
+    assert set(causes(rows(right))) == {""}
+    over = right + np.hstack([low - high, high - low]) / 10  # as predictions may be
+    assert set(causes(rows(over))) == {""}
+
+
+def test_one_inverted_box_among_right_ones():
+    right = np.hstack(random_corners(1))
+    right[7, [0, 2]] = right[7, [2, 0]]
+    assert causes(rows(right)) == ("",) * 7 + ("inverted",) + ("",) * 12
+
+
+def test_negative_sizes_are_none():
+    assert causes(rows([[0.5, 0.5, -0.05, 0.2], [0.1, 0.2, 0.3, 0.4]])) == ("normalised",) * 2
+    assert causes(rows([[500, 500, -5, 200], [100, 200, 300, 400]])) == ("inverted", "")
+
+
 def test_inverted():
     assert causes(IMAGE[:, [0, 3, 2, 1, 4]]) == ("inverted",) * 3
 
@@ -145,8 +221,10 @@ def test_huge_boxes(aligned):
 
 
 def test_every_cause_is_explained():
-    named = {"normalised", "scale", "feature coordinates", "swapped", "x, y, w, h", "inverted", "empty"}
-    assert {"", "outside", "zero input"} | named == set(CAUSES)
+    forms = {*FORMS, "w, h"}
+    forms |= {"normalised"} | {f"normalised {form}" for form in forms}
+    named = {"scale", "feature coordinates", "swapped", "inverted", "empty", "outside", "zero input"}
+    assert {""} | forms | named == set(CAUSES)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ enum { API_VERSION = 17 }; /* the first with KernelContext_ParallelFor */
 /* The comments number the functions. */
 typedef struct OrtApi {
     OrtStatus *(*CreateStatus)(int code, const char *message); /* 0 */
-    void *gap_1[1];
+    int (*GetErrorCode)(OrtStatus *status);
     const char *(*GetErrorMessage)(OrtStatus *status); /* 2 */
     void *gap_3[23];
     OrtStatus *(*CreateCustomOpDomain)(const char *name, OrtCustomOpDomain **domain); /* 26 */

@@ -1,12 +1,15 @@
 # RoiAlign as an operator of ONNX Runtime: its C interface on one side, a Python function on the other.
 #
 # ONNX Runtime loads this module as a library of operators. The function reads tensors where they lie and
-# writes its result where the runtime wants it; what it raises becomes the error of the run.
+# writes its result where the runtime wants it. What it raises about its arguments becomes an error of the
+# runtime; all else, such as KeyboardInterrupt, waits beside the runtime and arrives at the caller as it is.
 
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
+
+import threading
 
 import numpy as np
 
@@ -24,6 +27,7 @@ cdef extern from "once/onnxruntime.h":
 
     ctypedef struct OrtApi:
         OrtStatus* CreateStatus(int code, const char* message)
+        int GetErrorCode(OrtStatus*)
         const char* GetErrorMessage(OrtStatus*)
         OrtStatus* GetTensorMutableData(OrtValue*, void** data)
         OrtStatus* GetTensorElementType(OrtTensorTypeAndShapeInfo*, int* type)
@@ -59,6 +63,11 @@ cdef enum:
 # How ONNX numbers types.
 _NAMES = {1: "float32", 7: "int64", 10: "float16", 11: "float64", 16: "bfloat16"}
 _prepare = None
+_thread = threading.local()  # raised: the errors that wait for the innermost call() of the thread
+
+
+class Refused(Exception):
+    """What ONNX Runtime itself reports: its number of the error, and its words."""
 
 
 def serve(prepare):
@@ -69,6 +78,64 @@ def serve(prepare):
     """
     global _prepare
     _prepare = prepare
+
+
+def call(function, *args, **options):
+    """Call what runs or makes a session, and raise as it is what its nodes raised on this thread.
+
+    An error of the runtime is a number and a text, so that it cannot carry an exception. Nodes run on the
+    thread that runs the session, and Python's signal handlers on the main thread alone; so whatever a handler
+    raises within a node is here. In Cython no handler can run between the steps.
+    """
+    outer = getattr(_thread, "raised", None)
+    _thread.raised = raised = []
+    try:
+        result = function(*args, **options)
+    except Exception:
+        if not raised:
+            raise
+    else:
+        if not raised:
+            return result
+    finally:
+        _thread.raised = outer
+    raise foremost(raised)  # here, where it does not get the runtime's error as its context
+
+
+def is_about_arguments(error):
+    """Tell whether this package raised it of its arguments, rather than a signal handler amid its code."""
+    if not isinstance(error, (TypeError, ValueError)):
+        return False
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return step is not None and step.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "cyroialign"
+
+
+cdef object foremost(list errors):
+    """Of errors that came together the one to raise: the first of those that are least expected."""
+    for error in errors:
+        if not isinstance(error, Exception):
+            return error
+    for error in errors:
+        if not is_about_arguments(error):
+            return error
+    return errors[0]
+
+
+cdef forget_frames(error):
+    """Empty the frames that an error came through: they hold tensors, whose memory the runtime takes back."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        step = error.__traceback__
+        while step is not None:
+            try:
+                step.tb_frame.clear()
+            except RuntimeError:  # still runs, and thus is none of the node's
+                pass
+            step = step.tb_next
+        error = error.__context__
 
 
 cdef class Node:
@@ -92,24 +159,29 @@ cdef class Run:
         return view(self.api, value, PyBUF_WRITE)
 
     def parallel(self, function, size_t parts):
-        """Call function(0), ..., function(parts - 1) on the threads of the session."""
+        """Call function(0), ..., function(parts - 1) on the threads of the session, until one raises."""
         errors = []
-        task = (function, errors)
+        task = (function, errors, threading.get_ident())
         cdef void* data = <void*>task
         cdef OrtStatus* status
         with nogil:  # which the other threads need
             status = self.api.KernelContext_ParallelFor(self.context, call_part, parts, 0, data)
         check(self.api, status)
         if errors:
-            raise errors[0]
+            raise foremost(errors)
 
 
 cdef void call_part(void* data, size_t part) noexcept with gil:
-    function, errors = <tuple>data
+    function, errors, caller = <tuple>data
+    if errors:
+        return
     try:
         function(part)
     except BaseException as error:
-        errors.append(error)
+        if threading.get_ident() == caller:
+            errors.insert(0, error)  # maybe a signal handler's, which nobody would raise again
+        else:
+            errors.append(error)
 
 
 cdef OrtStatus* create(OrtCustomOp* op, OrtApi* api, OrtKernelInfo* info, void** kernel) noexcept with gil:
@@ -207,21 +279,27 @@ cdef object dtype_of(int type):
 cdef int check(OrtApi* api, OrtStatus* status) except -1:
     """Raise what the runtime reports."""
     if status != NULL:
-        message = api.GetErrorMessage(status).decode()
+        error = Refused(api.GetErrorCode(status), api.GetErrorMessage(status).decode(errors="replace"))
         api.ReleaseStatus(status)
-        raise RuntimeError(message)
+        raise error
     return 0
 
 
 cdef OrtStatus* failure(OrtApi* api, error) noexcept:
-    """The error for the runtime to report; those of arguments in their own words."""
+    """The error for the runtime to report: of arguments in their own words, else a stand-in for `call`."""
     cdef int code = ORT_FAIL
     try:
-        text = str(error)
-        if isinstance(error, (TypeError, ValueError)):
-            code = ORT_INVALID_ARGUMENT
-        else:
-            text = f"{type(error).__name__}: {text}"
+        raised = getattr(_thread, "raised", None)
+        if isinstance(error, Refused):
+            code, text = error.args
+        elif is_about_arguments(error):
+            code, text = ORT_INVALID_ARGUMENT, str(error)
+        elif raised is not None:
+            raised.append(error)
+            forget_frames(error)
+            text = type(error).__name__  # its own text could be code, amid which a handler would raise
+        else:  # a thread of the runtime, where nobody waits for it
+            text = f"{type(error).__name__}: {error}"
         return api.CreateStatus(code, text.encode(errors="replace"))
     except BaseException:  # NULL, which Cython would return, means success
         return api.CreateStatus(ORT_FAIL, b"an error of cyroialign, which could not be told")
