@@ -9,10 +9,11 @@ from cyroialign._kernels import RoIs
 
 
 class Boxes(NamedTuple):
-    """Checked boxes: for the kernels, how many, whether their geometry is in float32, the user's arrays."""
+    """Checked boxes: for the kernels, as rows, the (y, x) scales of levels, T is float32, the user's arrays."""
 
     rois: RoIs
-    count: int
+    rows: np.ndarray
+    scales: tuple[tuple[float, float], ...]
     single: bool
     given: list[np.ndarray]
 
@@ -56,7 +57,7 @@ def _checked(
         where = _place_in_list(boxes, row) if is_by_image(boxes) else f"boxes[{row}]"
         scale = scales[0 if levels is None else levels[row]]
         _validation.raise_bad_box(rows[row], where, images, scale, single)
-    return Boxes(rois, len(rows), single, given)
+    return Boxes(rois, rows, scales, single, given)
 
 
 def _read(

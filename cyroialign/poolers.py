@@ -262,7 +262,7 @@ class MultiScaleRoIAlign(Settings):
             POOLINGS[self.mode],
             (first, *others),
             pyramid.boxes,
-            (pyramid.boxes.count, pyramid.sizes[0][1], *bins),
+            (len(pyramid.boxes.rows), pyramid.sizes[0][1], *bins),
             _validation.sampling_ratio(self.sampling_ratio),
             self.layout,
             channels_last,
@@ -302,7 +302,7 @@ class MultiScaleRoIAlign(Settings):
         grads, channels_last = _layout.in_kernel_order(array, self.layout)
         _validation.gradient_dtype(grads, pyramid.maps[0], f"x[{self.featmap_names[0]!r}]")
         given = _layout.sizes(grads.shape, channels_last)
-        _validation.fitting_gradient(given, pyramid.boxes.count, pyramid.sizes[0])
+        _validation.fitting_gradient(given, len(pyramid.boxes.rows), pyramid.sizes[0])
         gradients = calls.scatter(
             POOLINGS[self.mode],
             grads,

@@ -122,11 +122,11 @@ def why_zero(
     maps = _validation.feature_map(input, "input")
     images, _, height, width = _layout.sizes(maps.shape, layout == "NHWC")
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.room_for_boxes(height, width, rois.count)
+    _validation.room_for_boxes(height, width, len(rois.rows))
     index, first, second = rois.rows[:, 0].astype(np.intp), rois.rows[:, 1:3], rois.rows[:, 3:]
     if not len(index):
         return Diagnosis(np.empty(0), ())
-    sides, scale = np.array([width, height], float), rois.scale
+    sides, scale = np.array([width, height], float), np.array(rois.scales[0])[::-1]
     with np.errstate(over="ignore", invalid="ignore"):
         size = second - first
         inverted, empty = (size < 0).any(axis=1), (size == 0).any(axis=1) & aligned
@@ -170,22 +170,22 @@ def _on_map(start: np.ndarray, end: np.ndarray, sides: np.ndarray) -> bool:
     return bool((start <= end).all() and (start >= -1).all() and (end <= sides + 1).all())
 
 
-def _fitting_scale(first: np.ndarray, second: np.ndarray, sides: np.ndarray, scale: float) -> float | None:
+def _fitting_scale(first: np.ndarray, second: np.ndarray, sides: np.ndarray, scale: np.ndarray) -> float | None:
     """Find the largest power of two below the scale that brings all boxes onto the map."""
     reach = (second / sides).max()
-    if not 0 < reach * scale < np.inf:
+    if not 0 < reach * scale.max() < np.inf:
         return None
     fit = 2.0 ** np.floor(-np.log2(reach))
-    return float(fit) if fit < scale and _on_map(first * fit, second * fit, sides) else None
+    return float(fit) if fit < scale.min() and _on_map(first * fit, second * fit, sides) else None
 
 
-def _are_of_features(first: np.ndarray, second: np.ndarray, sides: np.ndarray, scale: float) -> bool:
+def _are_of_features(first: np.ndarray, second: np.ndarray, sides: np.ndarray, scale: np.ndarray) -> bool:
     """Tell whether three boxes or more fill the map without being scaled; fewer would be chance."""
     filled = len(first) >= 3 and bool((second.max(axis=0) > 0.75 * sides).all())
-    return scale <= 0.5 and filled and _on_map(first, second, sides)
+    return bool(scale.max() <= 0.5) and filled and _on_map(first, second, sides)
 
 
-def _are_normalised(first: np.ndarray, second: np.ndarray, sides: np.ndarray, scale: float) -> bool:
+def _are_normalised(first: np.ndarray, second: np.ndarray, sides: np.ndarray, scale: np.ndarray) -> bool:
     """Tell whether all coordinates are shares of an image of more than a few pixels."""
     low, high = np.minimum(first, second).min(), np.maximum(first, second).max()
     return bool(low >= -OVER and high <= 1 + OVER and (sides / scale > 4).all())

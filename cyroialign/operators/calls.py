@@ -47,11 +47,11 @@ def forward(
     bins = _validation.output_size(output_size)
     images, channels, height, width = _layout.sizes(maps.shape, channels_last)
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.room_for_boxes(height, width, rois.count)
+    _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
     if pooling in POSITION_SENSITIVE:
         channels = _validation.channels_of_bins(channels, bins)
-    size = (rois.count, channels, *bins)
+    size = (len(rois.rows), channels, *bins)
     if out is not None:
         dtype = _dtypes.of_result(maps.dtype)
         _layout.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
@@ -113,15 +113,15 @@ def backward(
     if output_size is None:
         grads, channels_last = _layout.in_kernel_order(given[0], layout)
         _validation.fitting_gradient(
-            _layout.sizes(grads.shape, channels_last), rois.count, size, pooling in POSITION_SENSITIVE
+            _layout.sizes(grads.shape, channels_last), len(rois.rows), size, pooling in POSITION_SENSITIVE
         )
     else:
-        result = (rois.count, channels, *_validation.output_size(output_size))
+        result = (len(rois.rows), channels, *_validation.output_size(output_size))
         expected = _layout.ordered(result, layout == "NHWC")
         _validation.same_shape(given[0], "grad_output", expected, "from boxes, input and output_size")
         _, channels_last = _layout.in_kernel_order(given[1], layout)
         grads = _layout.in_given_order(given[0], layout, channels_last)
-    _validation.room_for_boxes(height, width, rois.count)
+    _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
     if out is not None:
         _layout.check_out(out, size, grads.dtype, layout, channels_last, [*given, *rois.given])
@@ -184,10 +184,10 @@ def boxes_backward(
     _validation.gradient_dtype(grads, maps, "input")
     images, _, height, width = size = _layout.sizes(maps.shape, channels_last)
     rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.fitting_gradient(_layout.sizes(grads.shape, layout == "NHWC"), rois.count, size)
-    _validation.room_for_boxes(height, width, rois.count)
+    _validation.fitting_gradient(_layout.sizes(grads.shape, layout == "NHWC"), len(rois.rows), size)
+    _validation.room_for_boxes(height, width, len(rois.rows))
     threads = _threads.threads_for(num_threads)
-    target = np.zeros((rois.count, 4))
+    target = np.zeros((len(rois.rows), 4))
     if grads.size:
         if not kernels(maps.dtype).can(BOXES_BACKWARD, pooling):
             maps, grads = _dtypes.as_sums(maps), _dtypes.as_sums(grads)
