@@ -59,11 +59,11 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; wrong input ends in SystemExit with status 2.
 
-    Where the output goes is no reason for a traceback: characters that it cannot hold are written as escapes,
+    Where the output goes is no reason for a traceback: what it cannot hold is written as question marks,
     and a reader that has gone away, as `head` does, ends the command as SIGPIPE would.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it
+        sys.stdout.reconfigure(errors="replace")
     try:
         try:
             _run(sys.argv[1:] if argv is None else argv)
