@@ -1,4 +1,4 @@
-"""Settings of the documentation: `python -m sphinx -W -n -b html docs docs/_build/html`."""
+"""Settings of the documentation, which `make docs` builds."""
 
 import inspect
 import pathlib

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config, items):
 def run_python():
     """Run code in a fresh interpreter with other environment variables; None removes one.
 
-    Levels are compared where the environment names none: in a run at one level, the others are left to theirs.
+    Levels are compared where the environment names none: a run at one level leaves the others to theirs.
     """
 
     def run(code, *, timeout=60, check=True, **variables):
