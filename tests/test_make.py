@@ -16,11 +16,9 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 
 def make(*words):
     """Run make as from a shell, even where make runs the tests."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
-    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
-        ["make", *words], check=True, capture_output=True, text=True, cwd=ROOT, env=environment
+        ["make", *words], check=True, capture_output=True, text=True, cwd=ROOT, env=inherited
     )
     return done.stdout
 
