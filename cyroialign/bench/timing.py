@@ -75,7 +75,7 @@ def agreeing(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
     kept, excluded = [], {}
     for row in rows:
         try:
-            result = np.array(row.call())  # a copy: the next call may use the memory again
+            result = np.asarray(row.call()).copy()  # the next call may use its memory again
             error = _difference(result, expected.setdefault(row.direction, result))
         except Exception as raised:  # whatever a foreign library raises
             excluded[row.name] = reason(raised)
