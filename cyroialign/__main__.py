@@ -32,7 +32,7 @@ BENCH_HELP = """\
 Time an operator, forward and backward, against the other libraries that are
 installed and have it (onnxruntime, openvino, torchvision, IPEX, paddle) and
 against the floor: one copy of the output and one sum of the map. Results that
-disagree are reported and not timed. It takes some minutes and 2 GiB of memory.
+disagree are reported and not timed. It takes some minutes and 3 GiB of memory.
 
 Needs nothing more, but is meant for: pip install "cyroialign[bench]"
 """
