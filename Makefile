@@ -3,7 +3,8 @@
 
 PYTHON = python3
 BIN = .venv/bin
-ABOVE = bench command_line command_output docs examples figures make server suites  # tests that no level changes
+# Tests that no SIMD level changes.
+ABOVE = bench bench_honest command_line command_output docs examples figures imports make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
 .PHONY: help demo test levels heavy lint docs bench wheel clean
