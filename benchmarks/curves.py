@@ -29,7 +29,9 @@ from unittest import mock
 import numpy as np
 
 import cyroialign
-from cyroialign import _bench_ours, _kernels, bench
+from cyroialign import _kernels, bench
+from cyroialign.bench import machine
+from cyroialign.bench.ours import ours
 
 ROUNDS, QUICK_ROUNDS = 7, 1
 PASSES = tuple(
@@ -84,8 +86,8 @@ def passes(workload, threads=1, dtype="float32", boxes=None):
     """Return the calls of a workload by pass, with every array that they fill in place."""
     problem = workload.problem(threads)
     boxes = problem.boxes if boxes is None else boxes
-    features, output = problem.features.astype(dtype), np.ones(problem.output.shape, dtype)
-    rows = _bench_ours.ours(problem._replace(features=features, output=output, boxes=boxes))
+    features, gradient = problem.features.astype(dtype), np.ones(problem.gradient.shape, dtype)
+    rows = ours(problem._replace(features=features, gradient=gradient, boxes=boxes))
     return {f"{row.direction} {row.layout}": row.call for row in rows}
 
 
@@ -176,7 +178,7 @@ def overhead(session):
     """P5-single with few channels, so that the kernel itself takes little; a (1, 5) array of boxes."""
     workload = bench.WORKLOADS["P5-single"]._replace(channels=8)
     problem = workload.problem(1)
-    features, output = problem.features, np.ones_like(problem.output)
+    features, output = problem.features, np.ones_like(problem.gradient)
     given = {**workload.options, "num_threads": 1}
     forward = partial(cyroialign.roi_align, features, problem.boxes, problem.bins, **given)
     backward = partial(cyroialign.roi_align_backward, output, problem.boxes, features.shape, **given)
@@ -220,8 +222,8 @@ def extra_memory(workload, direction, layout, threads):
     """
     order = (0, 2, 3, 1) if layout == "NHWC" else (0, 1, 2, 3)
     problem = workload.problem(threads)
-    features = np.ascontiguousarray(problem.features.transpose(order))
-    output = np.ones([problem.output.shape[axis] for axis in order], np.float32)
+    features = problem.features.transpose(order).copy()
+    output = np.ones([problem.gradient.shape[axis] for axis in order], np.float32)
     options = {**workload.options, "layout": layout, "num_threads": threads}
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = high_water()
@@ -242,15 +244,13 @@ def main(arguments=None):
     """Measure, draw and write."""
     from drawing import draw, table  # beside this script
 
-    from cyroialign import _machine
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("folder", type=pathlib.Path, help="where to write; made if it is not there")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--only", action="append", choices=CURVES, help="a curve; repeat it for more")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    cores = _machine.cores()
+    cores = machine.cores()
     chosen = [name for name in options.only or CURVES if name != "threads" or cores > 1]
     session = Session(options.quick, cores, bench.Progress(len(chosen)))
     found = {}
@@ -264,7 +264,7 @@ def main(arguments=None):
         name: curve._replace(panels={k: v._asdict() for k, v in curve.panels.items()})._asdict()
         for name, curve in found.items()
     }
-    (options.folder / "curves.json").write_text(json.dumps(_machine.about() | plain, indent=1))
+    (options.folder / "curves.json").write_text(json.dumps(machine.about() | plain, indent=1))
 
 
 CURVES = {curve.__name__: curve for curve in (size, reach, threads, float64, overhead, memory)}

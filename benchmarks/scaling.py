@@ -139,13 +139,14 @@ def main(arguments=None):
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to those that work
     recorder = load_recorder()
     import cyroialign
-    from cyroialign import _bench_ours, bench
+    from cyroialign import bench
+    from cyroialign.bench.ours import ours
 
     counts = [int(count) for count in options.threads.split(",")]
     rows = {}
     for name in options.workload or bench.WORKLOADS:
         problem = bench.WORKLOADS[name].problem(None)  # as many threads as the context says
-        for row in _bench_ours.ours(problem):
+        for row in ours(problem):
 
             def record_with(threads, call=row.call):
                 with cyroialign.num_threads(threads):

@@ -18,7 +18,7 @@ import torchvision
 from torchvision.models.detection import FasterRCNN, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from cyroialign import _machine
+from cyroialign.bench import machine
 from cyroialign.torch import accelerate_torchvision
 
 
@@ -116,7 +116,7 @@ def main(arguments=None):
     given = photograph_and_target(options.size)
     sides = {"min_size": min(options.size), "max_size": max(options.size), "box_score_thresh": 0.0}
     print(
-        f"{_machine.processor()}; torch {torch.__version__}, torchvision {torchvision.__version__}, "
+        f"{machine.processor()}; torch {torch.__version__}, torchvision {torchvision.__version__}, "
         f"{options.threads} threads, one image of {options.size[0]} by {options.size[1]}, "
         f"medians of {options.repeat}, milliseconds: torchvision -> cyroialign\n"
     )

@@ -1,12 +1,17 @@
 """The command line: ``python -m cyroialign``, installed as ``cyroialign``."""
 
 import argparse
+import io
+import logging
+import os
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from cyroialign import __version__, show_config
+from cyroialign._commands import CommandError
 
 DEMO_HELP = """\
 Crop boxes out of a photograph with RoIAlign, time that, and draw a picture:
@@ -21,13 +26,13 @@ DEMO_EXAMPLES = """\
 examples:
   cyroialign demo
   cyroialign demo street.jpg --box 40,60,310,420 500,80,640,390
-  cyroialign demo street.jpg --box=-20,60,310,420 --stride 8 --output-size 14
+  cyroialign demo street.jpg --box -20,60,310,420 --stride 8 --output-size 14
 """
 BENCH_HELP = """\
 Time an operator, forward and backward, against the other libraries that are
 installed and have it (onnxruntime, openvino, torchvision, IPEX, paddle) and
 against the floor: one copy of the output and one sum of the map. Results that
-disagree are reported and not timed. It takes some minutes and 2 GiB of memory.
+disagree are reported and not timed. It takes some minutes and 3 GiB of memory.
 
 Needs nothing more, but is meant for: pip install "cyroialign[bench]"
 """
@@ -41,6 +46,9 @@ examples:
 """
 
 
+NEGATIVE_BOX = re.compile(r"-[.0-9in][-+.,0-9aefin]*,[-+.,0-9aefin]*")
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage, and exits with status 2."""
 
@@ -49,55 +57,82 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; wrong input ends in SystemExit with status 2."""
-    parser = _build_parser()
-    arguments = parser.parse_args(argv)
-    if arguments.command == "info":
-        show_config()
-    elif arguments.command == "bench":
-        _bench(parser, arguments)
-    else:
-        _demo(parser, arguments)
+    """Run the command line; wrong input ends in SystemExit with status 2.
+
+    Where the output goes is no reason for a traceback: what it cannot hold is written as question marks,
+    and a reader that has gone away, as `head` does, ends the command as SIGPIPE would.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        try:
+            _run(sys.argv[1:] if argv is None else argv)
+        finally:  # of what --help printed, too, which ends in SystemExit
+            if sys.stdout:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return 128 + 13
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # leaves the line of the progress bar
+        return 128 + 2
+    except OSError as error:  # such as a full disk
+        _drop_output()
+        print(f"cyroialign: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _demo(parser: _Parser, arguments: argparse.Namespace) -> None:
+def _drop_output() -> None:
+    """Send what is still in the buffer nowhere, or Python fails at its end again."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(argv: Sequence[str]) -> None:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of caches and homes that it cannot use
+    parser = _build_parser()
+    # argparse takes -20,60,310,420 for an option, but no word with a space in it.
+    arguments = parser.parse_args([f" {word}" if NEGATIVE_BOX.fullmatch(word) else word for word in argv])
+    if arguments.command is None:
+        parser.print_help()
+    elif arguments.command == "info":
+        show_config()
+    else:
+        command, what = {"demo": (_demo, "the demo"), "bench": (_bench, "--plot")}[arguments.command]
+        try:
+            command(arguments)
+        except CommandError as error:
+            parser.error(str(error))
+        except ImportError as error:
+            parser.error(f'{error}; {what} needs: pip install "cyroialign[{arguments.command}]"')
+
+
+def _demo(arguments: argparse.Namespace) -> None:
     from cyroialign import demo  # only here: it draws, the rest of the package computes
 
-    try:
-        demo.run(
-            arguments.image, arguments.box, arguments.output_size, arguments.stride, arguments.output_file
-        )
-    except demo.DemoError as error:
-        parser.error(str(error))
-    except ImportError as error:
-        parser.error(f'{error}; the demo needs: pip install "cyroialign[demo]"')
+    demo.run(arguments.image, arguments.box, arguments.output_size, arguments.stride, arguments.output_file)
 
 
-def _bench(parser: _Parser, arguments: argparse.Namespace) -> None:
+def _bench(arguments: argparse.Namespace) -> None:
     from cyroialign import bench  # only here: it looks for other libraries
 
-    try:
-        bench.run(
-            arguments.operator,
-            arguments.workload,
-            arguments.dtype,
-            arguments.threads,
-            arguments.quick,
-            arguments.json_file,
-            arguments.markdown_file,
-            arguments.plot_file,
-        )
-    except bench.BenchError as error:
-        parser.error(str(error))
-    except ImportError as error:
-        parser.error(f'{error}; --plot needs: pip install "cyroialign[bench]"')
+    bench.run(
+        arguments.operator,
+        arguments.workload,
+        arguments.dtype,
+        arguments.threads,
+        arguments.quick,
+        arguments.json_file,
+        arguments.markdown_file,
+        arguments.plot_file,
+    )
 
 
 def _build_parser() -> _Parser:
     parser = _Parser(prog="cyroialign", description="RoIAlign on CPUs for NumPy arrays.")
     parser.add_argument("--version", action="version", version=f"cyroialign {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     about = "show the version, the SIMD level in use and the threads"
     commands.add_parser("info", help=about, description=f"{about[0].upper()}{about[1:]}.")
     demo = commands.add_parser(
@@ -121,8 +156,7 @@ def _build_parser() -> _Parser:
         action="extend",
         type=_box,
         help="a box in pixels of the image, from its top left corner; repeat it, or give several in a row "
-        "after IMAGE. If X1 is negative write --box=X1,... (default: boxes that suit the photograph, or "
-        "three spread over IMAGE)",
+        "after IMAGE (default: boxes that suit the photograph, or three spread over IMAGE)",
     )
     demo.add_argument(
         "--output-size",
@@ -208,7 +242,7 @@ def _box(text: str) -> tuple[float, ...]:
     except ValueError:
         corners = ()
     if len(corners) != 4:
-        raise argparse.ArgumentTypeError(f"a box is four numbers x1,y1,x2,y2, got {text!r}")
+        raise argparse.ArgumentTypeError(f"a box is four numbers x1,y1,x2,y2, got {text.strip()!r}")
     return corners
 
 

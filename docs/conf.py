@@ -1,6 +1,5 @@
-"""Settings of the documentation: `python -m sphinx -W -n -b html docs docs/_build/html`."""
+"""Settings of the documentation, which `make docs` builds."""
 
-import importlib.util
 import inspect
 import pathlib
 import subprocess
@@ -31,7 +30,6 @@ extensions = [
     "mathml",
 ]
 exclude_patterns = ["_build", "inventories"]
-suppress_warnings = ["toc.excluded"]  # of pages that are left out below
 
 smartquotes = False  # which would make one dash of the two of an option
 highlight_language = "none"
@@ -68,12 +66,6 @@ intersphinx_mapping = {
 autodoc_mock_imports = ["torch", "onnx", "onnxruntime", "ml_dtypes"]
 _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self  # for annotations: Tensor | None
 nitpick_ignore_regex = [("py:.*", r"(torch|onnx|onnxruntime)\..*")]
-PAGES = {
-    "api/torch.*": importlib.util.find_spec("cyroialign.torch"),
-    "api/onnx.*": importlib.util.find_spec("cyroialign.onnx"),
-    "servers.*": (HERE / "servers.md").exists(),
-}
-exclude_patterns += [page for page, there in PAGES.items() if not there]
 
 # Look
 html_theme = "furo"

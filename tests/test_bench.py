@@ -7,13 +7,25 @@ import numpy as np
 import pytest
 
 import cyroialign
-from cyroialign import _bench_ours, _bench_report, _peers, bench
+from cyroialign import bench
 from cyroialign.__main__ import main
-from cyroialign._progress import Progress
+from cyroialign.bench import peers as others
+from cyroialign.bench import report
+from cyroialign.bench.command import QUICK_ROUNDS
+from cyroialign.bench.ours import ours
+from cyroialign.bench.problem import OPERATORS, POSITION_SENSITIVE, Row
+from cyroialign.bench.progress import Progress
 
 OURS = [
     f"cyroialign {direction} {layout}" for direction in ("forward", "backward") for layout in ("NCHW", "NHWC")
 ]
+
+
+def forward(problem):
+    """Pool as a library that is right."""
+    return cyroialign.roi_align(
+        problem.features, problem.boxes, problem.bins, problem.spatial_scale, problem.sampling_ratio, True
+    )
 
 
 @pytest.fixture
@@ -37,10 +49,10 @@ def peers(monkeypatch):
 
     def peers(**forwards):
         def rows_of(name, forward):
-            return lambda problem: [_peers.Row(name, "forward", "NCHW", lambda: forward(problem))]
+            return lambda problem: [Row(name, "forward", "NCHW", lambda: forward(problem))]
 
-        made = [_peers.Peer(name, (), "a fake", rows_of(name, forward)) for name, forward in forwards.items()]
-        monkeypatch.setattr(_peers, "PEERS", made)
+        made = [others.Peer(name, (), "a fake", rows_of(name, forward)) for name, forward in forwards.items()]
+        monkeypatch.setattr(others, "PEERS", made)
 
     return peers
 
@@ -86,10 +98,10 @@ def test_quick_run(run, tmp_path):
     assert set(OURS) <= set(result["rows"])
     for name, row in result["rows"].items():
         assert name in printed
-        assert len(row["rounds"]) == bench.QUICK_ROUNDS
+        assert len(row["rounds"]) == QUICK_ROUNDS
         assert row["ratio"] == pytest.approx(result["rows"][result["baseline"]]["ms"] / row["ms"])
     peers = set(written["settings"]) - {"cyroialign"} | set(written["not compared"])
-    assert peers == {peer.library for peer in _peers.PEERS}
+    assert peers == {peer.library for peer in others.PEERS}
     assert not [name for name in result["left out"] if "cyroialign" in name]
     command = written["command"]["to repeat"].split()
     assert command[:4] == ["python", "-m", "cyroialign", "bench"]
@@ -97,7 +109,7 @@ def test_quick_run(run, tmp_path):
     assert " ".join(command) in printed
 
 
-@pytest.mark.parametrize("operator", _bench_ours.OPERATORS)
+@pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("dtypes", [(), ("float16", "uint8"), ("bfloat16",)])
 def test_rows_of_an_operator(operator, dtypes):
     """Every row agrees, and is there: both layouts, both directions, each type."""
@@ -107,7 +119,7 @@ def test_rows_of_an_operator(operator, dtypes):
     libraries = ["cyroialign"] + ["level-by-level"] * (operator == "multiscale")
     libraries += [f"cyroialign {dtype}" for dtype in dtypes]
     workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
-    if operator not in _bench_ours.POSITION_SENSITIVE:
+    if operator not in POSITION_SENSITIVE:
         workload = workload._replace(channels=9)
     result = bench.measure(workload, 1, 1, [], None, operator, dtypes)
     assert (result.operator, result.excluded) == (operator, {})
@@ -120,12 +132,12 @@ def test_rows_of_an_operator(operator, dtypes):
     ] + ["floor"]
 
 
-@pytest.mark.parametrize("operator", _bench_ours.OPERATORS)
+@pytest.mark.parametrize("operator", OPERATORS)
 def test_rows_pool_what_they_say(operator):
     """The first row of each direction, which the others are compared with, against plain calls."""
     workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
     problem = workload.problem(1, operator)
-    rows = {row.direction: row for row in reversed(_bench_ours.ours(problem)) if row.layout == "NCHW"}
+    rows = {row.direction: row for row in reversed(ours(problem)) if row.layout == "NCHW"}
     given = (problem.boxes, 7, 1 / workload.stride)
     expected = {
         "roi_align": lambda x: cyroialign.roi_align(x, *given, 2, True),
@@ -137,7 +149,7 @@ def test_rows_pool_what_they_say(operator):
     }
     if operator == "boxes_backward":
         wanted = cyroialign.roi_align_boxes_backward(
-            problem.output, problem.features, problem.boxes, given[2], 2, True
+            problem.gradient, problem.features, problem.boxes, given[2], 2, True
         )
         np.testing.assert_array_equal(rows["boxes"].call(), wanted)
     elif operator == "multiscale":
@@ -150,15 +162,15 @@ def test_rows_pool_what_they_say(operator):
         np.testing.assert_array_equal(rows["forward"].call(), expected[operator](problem.features))
 
 
-@pytest.mark.parametrize("operator", [name for name in _bench_ours.OPERATORS if name != "boxes_backward"])
+@pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "boxes_backward"])
 def test_peers_have_the_operator(operator):
     """Whichever are installed agree with cyroialign."""
     workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
-    if operator not in _bench_ours.POSITION_SENSITIVE:
+    if operator not in POSITION_SENSITIVE:
         workload = workload._replace(channels=9)
-    found, missing = _peers.installed(operator)
+    found, missing = others.installed(operator)
     assert {peer.library for peer in found} | set(missing) == {
-        peer.library for peer in _peers.PEERS if operator in peer.operators
+        peer.library for peer in others.PEERS if operator in peer.operators
     }
     result = bench.measure(workload, 1, 1, found, None, operator)
     assert result.excluded == {}
@@ -201,12 +213,12 @@ def test_peers_that_are_wrong_are_not_timed(run, peers, tmp_path):
         raise RuntimeError("not\ntoday")
 
     peers(
-        right=lambda problem: problem.output.copy(),
-        close=lambda problem: problem.output * np.float32(1.00001),
-        wrong=lambda problem: problem.output * np.float32(1.001),
-        shifted=lambda problem: np.roll(problem.output, 1),
-        undefined=lambda problem: problem.output * np.float32(np.nan),
-        cut=lambda problem: problem.output[:, :, 1:],
+        right=forward,
+        close=lambda problem: forward(problem) * np.float32(1.00001),
+        wrong=lambda problem: forward(problem) * np.float32(1.001),
+        shifted=lambda problem: np.roll(forward(problem), 1),
+        undefined=lambda problem: forward(problem) * np.float32(np.nan),
+        cut=lambda problem: forward(problem)[:, :, 1:],
         fails=fails,
     )
     path = tmp_path / "bench.json"
@@ -228,8 +240,8 @@ def test_peers_that_are_wrong_are_not_timed(run, peers, tmp_path):
 
 
 def test_onnxruntime_is_the_baseline(peers):
-    peers(onnxruntime=lambda problem: problem.output.copy())
-    found, missing = _peers.installed()
+    peers(onnxruntime=forward)
+    found, missing = others.installed()
     result = bench.measure(bench.WORKLOADS["P5-single"], 1, 1, found)
     assert (result.baseline, missing) == ("onnxruntime forward NCHW", {})
     assert result.ratio(result.baseline) == 1
@@ -240,7 +252,7 @@ def test_markdown(run, peers, tmp_path):
     def not_with_7_bins(problem):
         if problem.bins == 7:
             raise RuntimeError("not today")
-        return problem.output.copy()
+        return forward(problem)
 
     peers(picky=not_with_7_bins)
     path = tmp_path / "bench.md"
@@ -277,9 +289,9 @@ def test_libraries_that_cannot_be_imported(monkeypatch, tmp_path):
     (tmp_path / "leaves.py").write_text("raise SystemExit(127)")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(
-        _peers, "PEERS", [_peers.Peer(name, (name,), "", list) for name in ("leaves", "nowhere", "json")]
+        others, "PEERS", [others.Peer(name, (name,), "", list) for name in ("leaves", "nowhere", "json")]
     )
-    found, missing = _peers.installed()
+    found, missing = others.installed()
     assert [peer.library for peer in found] == ["json"]
     assert missing == {"leaves": "SystemExit: 127", "nowhere": "no module nowhere"}
 
@@ -287,13 +299,13 @@ def test_libraries_that_cannot_be_imported(monkeypatch, tmp_path):
 def test_plot(run, peers, tmp_path):
     image = pytest.importorskip("PIL.Image")
     pytest.importorskip("matplotlib")
-    peers(right=lambda problem: problem.output.copy())
+    peers(right=forward)
     path = tmp_path / "bench.png"
     status, _, errors = run("--quick", "--workload", "P5-single", "--threads", 1, "--plot", path)
     assert (status, errors) == (0, [])
     with image.open(path) as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
-    wanted = {tuple(bytes.fromhex(colour[1:])) for colour in _bench_report.COLOURS[:5]}
+    wanted = {tuple(bytes.fromhex(colour[1:])) for colour in report.COLOURS[:5]}
     assert wanted <= colours
 
 
@@ -310,10 +322,12 @@ def test_plot(run, peers, tmp_path):
         (["--threads", "0"], "--threads must be from 1 to"),
         (["--threads", "1,99999"], "--threads must be from 1 to"),
         (["--threads", "two"], "argument --threads: numbers of threads are like 1,2, got 'two'"),
-        (["--json", "{folder}"], "cannot be written"),
-        (["--json", "{folder}/none/bench.json"], "cannot be written"),
-        (["--markdown", "{folder}/none/bench.md"], "cannot be written"),
-        (["--plot", "{folder}/none/bench.png"], "cannot be written"),
+        (["--json", "{folder}"], "is a folder"),
+        (["--json", "{folder}/none/bench.json"], "there is no folder"),
+        (["--markdown", "{folder}/none/bench.md"], "there is no folder"),
+        (["--plot", "{folder}/bench.jpg"], "--plot must end in .png, got"),
+        (["--json", "{folder}/a", "--markdown", "{folder}/a"], "--json and --markdown are the same file"),
+        (["--plot", "{folder}/none/bench.png"], "there is no folder"),
     ],
 )
 def test_errors_are_one_line_and_status_2(run, tmp_path, words, message):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import cyroialign
-from cyroialign import _picture, demo
 from cyroialign.__main__ import main
+from cyroialign.demo import photograph, picture, scene
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("matplotlib")
@@ -77,7 +77,6 @@ def test_help(run, argv):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
         (["paint"], "invalid choice: 'paint'"),
         (["info", "more"], "unrecognized arguments: more"),
         (["demo", "{photo}", "--box", "1,2,3"], "a box is four numbers x1,y1,x2,y2, got '1,2,3'"),
@@ -89,6 +88,11 @@ def test_help(run, argv):
         (["demo", "{photo}", "--box", "1,1,1e99,9"], "box 1 (1,1,inf,9) must be finite"),
         (["demo", "{photo}", "--box", "40,0,50,9"], "lies outside the image, which has 40 x 30 pixels"),
         (["demo", "{photo}", "--box=-9,-9,0,9"], "lies outside the image, which has 40 x 30 pixels"),
+        (["demo", "{photo}", "--box", "-9,-9,0,9"], "lies outside the image, which has 40 x 30 pixels"),
+        (["demo", "{photo}", "--box", "-inf,0,0,9"], "box 1 (-inf,0,0,9) must be finite"),
+        (["demo", "{photo}", "--box", "-1,2,3"], "a box is four numbers x1,y1,x2,y2, got '-1,2,3'"),
+        (["demo", "{photo}", "--output", "-1,2.png"], "argument --output: expected one argument"),
+        (["demo", "{photo}", "--output", "{photo}"], "photo.png is the image itself, which would be lost"),
         (["demo", "{photo}", "--box", "0,0,1e9,9"], "reaches too far outside the image"),
         (["demo", "{photo}", "--box", *["1,1,9,9"] * 25], "at most 24 boxes fit into the picture, got 25"),
         (["demo", "{photo}", "--output-size", "seven"], "invalid int value: 'seven'"),
@@ -125,7 +129,7 @@ def test_errors_are_one_line_and_status_2(run, photo, monkeypatch, argv, message
 
 
 def test_output_that_is_not_writeable(run, photo, monkeypatch):
-    monkeypatch.setattr(demo.os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
     status, printed, errors = run("demo", photo, "--output", photo.parent / "new.png")
     assert (status, printed) == (2, "")
     assert errors == [f"cyroialign: error: --output {photo.parent / 'new.png'} is not writeable"]
@@ -145,10 +149,10 @@ def test_missing_extra(run, photo, monkeypatch, module):
 
 def colour_spans(path, boxes):
     """Return where a picture has each box's colour, as (first, last) column over its width, and its shape."""
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    with Image.open(path) as drawn:
+        pixels = np.asarray(drawn.convert("RGB"))
     spans = []
-    for colour in _picture.COLOURS[:boxes]:
+    for colour in picture.COLOURS[:boxes]:
         columns = np.flatnonzero((pixels == list(bytes.fromhex(colour[1:]))).all(axis=2).any(axis=0))
         spans.append((columns[0] / pixels.shape[1], columns[-1] / pixels.shape[1]))
     return spans, pixels.shape
@@ -173,7 +177,7 @@ def test_demo_without_arguments(run, tmp_path, monkeypatch):
 
 def test_demo_with_own_image_and_boxes(run, photo):
     new = photo.parent / "new.png"
-    argv = ["demo", photo, "--box", "3,4,20,21.5", "--box=-5,8,12,28"]
+    argv = ["demo", photo, "--box", "3,4,20,21.5", "-5,8,12,28"]
     argv += ["--box", "25,10,50,25", "--output", new]
     shapes = []
     for _ in range(2):
@@ -208,36 +212,36 @@ def test_demo_takes_any_image(run, tmp_path, mode, size, argv):
 def test_transparent_pixels_are_white(tmp_path):
     path = tmp_path / "clear.png"
     Image.new("RGBA", (3, 2), (9, 9, 9, 0)).save(path)
-    np.testing.assert_array_equal(demo._read_image(path), np.full((2, 3, 3), 255))
+    np.testing.assert_array_equal(photograph.read(path), np.full((2, 3, 3), 255))
 
 
 def test_deep_grey_is_stretched(tmp_path):
     path = tmp_path / "deep.png"
     Image.fromarray(np.array([[1000, 2000, 3000]], np.uint16)).save(path)
-    assert demo._read_image(path)[0, :, 0].tolist() == [0, 127, 255]
+    assert photograph.read(path)[0, :, 0].tolist() == [0, 127, 255]
 
 
 def test_box_average():
     image = np.arange(15, dtype=np.uint8).reshape(3, 5, 1)
     expected = [[3, 5, 6.5], [10.5, 12.5, 14]]
-    np.testing.assert_array_equal(_picture.box_average(image, 2)[:, :, 0], expected)
-    np.testing.assert_array_equal(_picture.box_average(image, 1), image)
+    np.testing.assert_array_equal(photograph.box_average(image, 2)[:, :, 0], expected)
+    np.testing.assert_array_equal(photograph.box_average(image, 1), image)
 
 
-def test_roi_pool_rounds():
+def test_drawn_boxes_are_those_of_roi_pool():
     features = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
     boxes = np.array([[4.0, 4, 26, 26], [15, 5, 24, 14], [-15, -15, 14, 14]], np.float32)
-    assert demo.quantised(boxes, 0.1).tolist() == [[0, 0, 4, 4], [2, 1, 3, 2], [-2, -2, 2, 2]]
-    pooled = demo.roi_pool(features, boxes, 2, 0.1)[..., 0]
-    assert pooled.tolist() == [[[5, 7], [13, 15]], [[6, 6], [6, 6]], [[0, 0], [0, 5]]]
+    assert scene.rounded(boxes, 0.1).tolist() == [[0, 0, 4, 4], [2, 1, 3, 2], [-2, -2, 2, 2]]
+    whole = cyroialign.roi_pool(features[None], [boxes], 1, 0.1, layout="NHWC").ravel()
+    assert whole.tolist() == [15, 6, 5]  # the last pixel of each
 
 
 def test_bins_lie_where_the_picture_draws_them():
     """On a ramp, whose values are places, each bin holds the place of its middle in the photograph."""
     photo = np.broadcast_to(np.arange(96, dtype=np.uint8)[:, None], (64, 96, 3))
     boxes = np.array([[20.5, 9, 77.3, 50], [30, 20, 33, 23]], np.float32)
-    scene, seconds = demo.compare(photo, boxes, 4, 8)
+    drawn, seconds = scene.compare(photo, boxes, 4, 8)
     assert seconds > 0
-    for (x1, _, x2, _), crop in zip(boxes, scene.aligned, strict=True):
+    for (x1, _, x2, _), crop in zip(boxes, drawn.aligned, strict=True):
         middles = x1 + (np.arange(4) + 0.5) * (x2 - x1) / 4
         np.testing.assert_allclose(crop[..., 0], np.broadcast_to(middles - 0.5, (4, 4)), rtol=1e-5)

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from cyroialign import _machine, show_config
+from cyroialign import show_config
+from cyroialign.bench import machine
 
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 
@@ -32,7 +33,7 @@ def test_curves(tmp_path):
     printed = script("curves.py", tmp_path, "--quick")
     found = json.loads((tmp_path / "curves.json").read_text())
     names = {"size", "reach", "float64", "overhead", "memory"}
-    if _machine.cores() > 1:
+    if machine.cores() > 1:
         names.add("threads")
     assert set(found) == names | {"machine", "versions"}
     assert {path.stem for path in tmp_path.glob("*.png")} == names

@@ -30,7 +30,8 @@ from typing import NamedTuple
 import numpy as np
 from server import SETTINGS, npy  # beside this script
 
-from cyroialign import _machine, bench, roi_align
+from cyroialign import bench, roi_align
+from cyroialign.bench import machine
 
 HERE = pathlib.Path(__file__).parent
 LOADS = {  # honest and hostile clients
@@ -272,7 +273,7 @@ def main(arguments=None):
             runs[setting, load].append(measure(setting, load, honest, list(hostile.values()), options))
             progress.end_task()
     found = {case: Run(*map(statistics.median, zip(*of_case, strict=True))) for case, of_case in runs.items()}
-    about = _machine.about()
+    about = machine.about()
     about["command"] = {
         "": f"`python examples/server/load.py --rounds {options.rounds} --seconds {options.seconds:g}`"
     }

@@ -3,78 +3,18 @@
 Where a call takes `out=`, it is given: the peers, too, are spared the cost of new memory where they can be.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 import cyroialign
+from cyroialign.bench.problem import TOLERANCE, Problem, Row
 
-OPERATORS = {  # by the name that the command line takes
-    "roi_align": "RoIAlign, aligned=True",
-    "max": "RoIAlign, mode='max', aligned=True",
-    "onnx_max": "RoIAlign, mode='onnx_max', aligned=True",
-    "boxes_backward": "gradient of RoIAlign to its boxes, aligned=True",
-    "roi_pool": "RoIPool",
-    "ps_roi_align": "PSRoIAlign",
-    "ps_roi_pool": "PSRoIPool",
-    "multiscale": "MultiScaleRoIAlign",
-}
-POSITION_SENSITIVE = ("ps_roi_align", "ps_roi_pool")
 FLOOR = "floor"  # the name of the row that no library can beat by much
-TOLERANCE = 1e-4  # of the largest value
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # where rounding alone is more
 CHANNELS_LAST, CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-
-
-class Problem(NamedTuple):
-    """What every library is given. Some read these arrays in place: it has to live as long as the rows."""
-
-    features: np.ndarray  # (1, C, H, W)
-    boxes: np.ndarray  # (K, 5)
-    corners: np.ndarray  # (K, 4): boxes without the image
-    images: np.ndarray  # (K,) of int64
-    output: np.ndarray  # (K, C, bins, bins): our forward fills it, and every backward takes it as gradient
-    bins: int
-    spatial_scale: float
-    sampling_ratio: int
-    threads: int
-    operator: str = "roi_align"
-    dtypes: tuple[str, ...] = ()  # of more rows of cyroialign
-    coarser: tuple[np.ndarray, ...] = ()  # the other levels of a pyramid, each half as high and wide
-
-    @property
-    def levels(self) -> tuple[np.ndarray, ...]:
-        """All maps, the finest first."""
-        return (self.features, *self.coarser)
-
-    @property
-    def image(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        height, width = self.features.shape[2:]
-        return round(height / self.spatial_scale), round(width / self.spatial_scale)
-
-    def rows_of_levels(self) -> list[np.ndarray]:
-        """Tell which boxes each level is for."""
-        finest = round(-math.log2(self.spatial_scale))
-        levels = cyroialign.assign_levels(self.corners, finest, finest + len(self.coarser))
-        return [np.flatnonzero(levels == level) for level in range(len(self.levels))]
-
-
-class Row(NamedTuple):
-    """One thing to time. `call` returns what NumPy can view, with its axes in the order N, C, H, W."""
-
-    library: str
-    direction: str  # "forward", "backward" or another name of what is computed
-    layout: str  # of the memory that it reads
-    call: Callable[[], Any]
-    tolerance: float = TOLERANCE
-
-    @property
-    def name(self) -> str:
-        return f"{self.library} {self.direction} {self.layout}"
 
 
 def ours(problem: Problem) -> list[Row]:
@@ -92,10 +32,10 @@ def ours(problem: Problem) -> list[Row]:
 
 def floor(problem: Problem) -> Callable[[], Any]:
     """Write the output and read the maps once: what no forward pass can beat by much."""
-    copy = np.empty_like(problem.output)
+    copy = np.empty_like(problem.gradient)
 
     def touch() -> None:
-        np.copyto(copy, problem.output)
+        np.copyto(copy, problem.gradient)
         for features in problem.levels:
             features.sum()
 
@@ -106,14 +46,12 @@ def _rows(problem: Problem, layout: str, dtype: str, library: str, calls: "_Call
     """Return what an operator computes for maps in one layout and type."""
     result = "float32" if dtype == "uint8" else dtype
     maps = [_in(layout, features, dtype) for features in problem.levels]
-    output = problem.output
-    if layout != "NCHW" or library != "cyroialign":
-        output = _in(layout, output, result).copy()
+    gradient = _in(layout, problem.gradient, result)
     options = {"layout": layout, "num_threads": problem.threads}
     there = (0, 1, 2, 3) if layout == "NCHW" else CHANNELS_FIRST
     return [
         Row(library, direction, layout, partial(_seen, call, there), EPSILONS.get(dtype, TOLERANCE))
-        for direction, call in calls(problem, maps, output, options).items()
+        for direction, call in calls(problem, maps, gradient, options).items()
         if result == dtype or direction == "forward"
     ]
 
@@ -129,7 +67,7 @@ def _seen(call: Callable[[], np.ndarray], axes: tuple[int, ...]) -> np.ndarray:
 
 
 def _of_one_map(
-    problem: Problem, maps: list[np.ndarray], output: np.ndarray, options: dict[str, Any]
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
 ) -> dict[str, Callable[[], np.ndarray]]:
     """Return the calls of RoIAlign in its modes, and of the operators that pool from one map as it does."""
     operator, [features], boxes = problem.operator, maps, problem.boxes
@@ -139,8 +77,8 @@ def _of_one_map(
     given = sampling.get(name, (scale,))
     known = (features, boxes, problem.bins) if name == "roi_pool" else (boxes, features.shape)
     forward, backward = getattr(cyroialign, name), getattr(cyroialign, f"{name}_backward")
-    forward = partial(forward, features, boxes, problem.bins, *given, out=output, **options)
-    backward = partial(backward, output, *known, *given, out=np.empty_like(features), **options)
+    forward = partial(forward, features, boxes, problem.bins, *given, out=np.empty_like(gradient), **options)
+    backward = partial(backward, gradient, *known, *given, out=np.empty_like(features), **options)
     if name != operator:
         forward = partial(forward, mode=operator)
         backward = partial(backward, mode=operator, input=features)
@@ -148,14 +86,14 @@ def _of_one_map(
 
 
 def _of_boxes(
-    problem: Problem, maps: list[np.ndarray], output: np.ndarray, options: dict[str, Any]
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
 ) -> dict[str, Callable[[], np.ndarray]]:
     given = (maps[0], problem.boxes, problem.spatial_scale, problem.sampling_ratio, True)
-    return {"boxes": partial(cyroialign.roi_align_boxes_backward, output, *given, **options)}
+    return {"boxes": partial(cyroialign.roi_align_boxes_backward, gradient, *given, **options)}
 
 
 def _of_pyramid(
-    problem: Problem, maps: list[np.ndarray], output: np.ndarray, options: dict[str, Any]
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
 ) -> dict[str, Callable[[], np.ndarray]]:
     """Return the calls that pool from all levels at once; of the gradients, that of the finest is shown."""
     x = {str(level): features for level, features in enumerate(maps)}
@@ -163,18 +101,18 @@ def _of_pyramid(
     given = (x, [problem.corners], [problem.image])
     return {
         "forward": partial(pool, *given),
-        "backward": lambda: pool.backward(output, *given)["0"],
+        "backward": lambda: pool.backward(gradient, *given)["0"],
     }
 
 
 def _by_level(
-    problem: Problem, maps: list[np.ndarray], output: np.ndarray, options: dict[str, Any]
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
 ) -> dict[str, Callable[[], np.ndarray]]:
     """Return what does the same by a call for each level, whose boxes and results are gathered."""
     boxes, scale, given = problem.boxes, problem.spatial_scale, (problem.sampling_ratio, False)
 
     def forward() -> np.ndarray:
-        result = np.empty_like(output)
+        result = np.empty_like(gradient)
         for level, (features, rows) in enumerate(zip(maps, problem.rows_of_levels(), strict=True)):
             result[rows] = cyroialign.roi_align(
                 features, boxes[rows], problem.bins, scale / 2**level, *given, **options
@@ -184,7 +122,7 @@ def _by_level(
     def backward() -> np.ndarray:
         gradients = [
             cyroialign.roi_align_backward(
-                output[rows], boxes[rows], features.shape, scale / 2**level, *given, **options
+                gradient[rows], boxes[rows], features.shape, scale / 2**level, *given, **options
             )
             for level, (features, rows) in enumerate(zip(maps, problem.rows_of_levels(), strict=True))
         ]

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cyroialign.demo.photograph import box_average
+from cyroialign.demo.scene import Scene
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -31,19 +34,6 @@ EXPLANATION = (
 )
 
 
-class Scene(NamedTuple):
-    """What the picture shows; boxes and cut (RoIPool's boxes) are in pixels of the photograph."""
-
-    photo: np.ndarray
-    features: np.ndarray
-    stride: int
-    boxes: np.ndarray
-    cut: np.ndarray
-    aligned: np.ndarray
-    pooled: np.ndarray
-    sampling_ratio: int
-
-
 class Layout(NamedTuple):
     """Where boxes go: down in rows, then across in blocks. Panels are side by side, of a lone box two by two.
 
@@ -57,6 +47,7 @@ class Layout(NamedTuple):
 
     @property
     def block_width(self) -> float:
+        """Inches that the panels side by side take."""
         return self.across * (self.cell + GAP) - GAP
 
     def tops(self) -> list[float]:
@@ -149,17 +140,6 @@ def _show_part(axes: "Axes", image: np.ndarray, stride: int, interpolation: str 
     height, width = part.shape[:2]
     extent = stride * np.array([x1, y1, x1 + step * width, y1 + step * height])
     _show(axes, part, extent, interpolation)
-
-
-def box_average(image: np.ndarray, stride: int) -> np.ndarray:
-    """Average squares of `stride` pixels; those at the right and bottom edge may be smaller."""
-    height, width = image.shape[:2]
-    rows, columns = np.arange(0, height, stride), np.arange(0, width, stride)
-    bands: np.ndarray = np.add.reduceat(image, rows, axis=0, dtype=np.float32)
-    sums: np.ndarray = np.add.reduceat(bands, columns, axis=1)
-    heights, widths = np.diff(rows, append=height), np.diff(columns, append=width)
-    sums /= np.multiply.outer(heights, widths)[:, :, None]
-    return sums
 
 
 def _fit(view: np.ndarray, width: float, height: float | None = None) -> tuple[float, float]:

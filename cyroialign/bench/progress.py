@@ -1,4 +1,4 @@
-"""A progress bar, on a terminal alone."""
+"""What is being done: a progress bar, on a terminal alone, and how to count in words."""
 
 import sys
 
@@ -31,3 +31,8 @@ class Progress:
     def _write(self, line: str) -> None:
         if sys.stderr.isatty():
             print(f"\r{line:<{WIDTH}.{WIDTH}}\r", end="", file=sys.stderr, flush=True)
+
+
+def plural(count: int, noun: str) -> str:
+    """Count some things."""
+    return f"{count} {noun}{'s' * (count > 1)}"

@@ -1,17 +1,18 @@
 """What the benchmark compares with: the other libraries that pool regions on a CPU.
 
 None of those is required, so they are imported by name and only when the benchmark asks. Where one lets
-the caller bind its output, it is bound: like ours, such a call does not pay for new memory.
+the caller bind its output, it is bound: like ours, such a call does not pay for new memory. What all are
+given is read-only; a library that takes only memory that may be written gets a copy of its own.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from cyroialign._bench_ours import Problem, Row
+from cyroialign.bench.problem import Problem, Row
 
 Decorator: TypeAlias = Callable[[Callable[[], Any]], Callable[[], Any]]
 
@@ -26,32 +27,8 @@ class Peer(NamedTuple):
     operators: tuple[str, ...] = ("roi_align",)
 
     def versions(self) -> dict[str, str]:
+        """Return the versions of the modules, by name."""
         return {name: str(importlib.import_module(name).__version__) for name in self.modules}
-
-
-def agreeing(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
-    """Call all rows; return those that agree with the first of their direction, and what others did."""
-    expected: dict[str, np.ndarray] = {}
-    kept, excluded = [], {}
-    for row in rows:
-        try:
-            result = np.asarray(row.call())
-            error = _difference(result, expected.setdefault(row.direction, result))
-        except Exception as raised:  # whatever a foreign library raises
-            excluded[row.name] = reason(raised)
-        else:
-            if error <= row.tolerance:
-                kept.append(row)
-            else:
-                excluded[row.name] = f"disagrees by {error:.2g} of the largest value"
-    return kept, excluded
-
-
-def _difference(result: np.ndarray, expected: np.ndarray) -> float:
-    if result.shape != expected.shape:
-        raise ValueError(f"the result has shape {result.shape} instead of {expected.shape}")
-    error = result - expected
-    return float(np.abs(error, out=error).max() / max(expected.max(), -expected.min()))
 
 
 def installed(operator: str = "roi_align") -> tuple[list[Peer], dict[str, str]]:
@@ -80,7 +57,7 @@ def _onnxruntime(problem: Problem) -> list[Row]:
     options.intra_op_num_threads = problem.threads
     options.log_severity_level = 3  # it warns that its maximum was wrong once
     session = onnxruntime.InferenceSession(_onnx_model(problem), options, ["CPUExecutionProvider"])
-    output = np.empty_like(problem.output)
+    output = np.empty_like(problem.gradient)
     binding = session.io_binding()
     if problem.operator == "multiscale":
         inputs = _onnx_levels(problem)
@@ -156,7 +133,7 @@ def _onnx_node(problem: Problem, output: str, level: int | None = None) -> str:
 def _openvino(problem: Problem) -> list[Row]:
     openvino = importlib.import_module("openvino")
     ops = importlib.import_module("openvino.opset9")
-    arrays = [problem.features, problem.corners, problem.images]
+    arrays = [array.copy() for array in (problem.features, problem.corners, problem.images)]
     inputs = [ops.parameter(array.shape, array.dtype) for array in arrays]
     bins, ratio, scale = problem.bins, problem.sampling_ratio, problem.spatial_scale
     # OpenVINO's "half_pixel" is another rule: (x + 0.5) * scale - 0.5.
@@ -231,13 +208,13 @@ def _ipex_rows(torch: ModuleType, problem: Problem, tensors: list[Any], layout: 
 
 def _tensors(torch: ModuleType, problem: Problem) -> list[Any]:
     torch.set_num_threads(problem.threads)
-    return [torch.from_numpy(array) for array in (problem.features, problem.boxes, problem.output)]
+    return [torch.from_numpy(array.copy()) for array in (problem.features, problem.boxes, problem.gradient)]
 
 
 def _paddle(problem: Problem) -> list[Row]:
     paddle = importlib.import_module("paddle")
     paddle.set_device("cpu")
-    features, boxes = paddle.to_tensor(problem.features), paddle.to_tensor(problem.corners)
+    features, boxes = (paddle.to_tensor(array.copy()) for array in (problem.features, problem.corners))
     boxes_num = paddle.to_tensor(np.array([len(problem.boxes)], np.int32))
     settings = (problem.bins, problem.spatial_scale, problem.sampling_ratio)
     no_autograd: Decorator = paddle.no_grad()

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyroialign._bench_ours import FLOOR, OPERATORS
+from cyroialign.bench.ours import FLOOR
+from cyroialign.bench.problem import OPERATORS
+from cyroialign.bench.progress import plural
+from cyroialign.bench.timing import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from cyroialign.bench import Result, Workload
 
 # Cyroialign's own four rows, then others; told apart by colour-blind eyes.
 COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#555555", "#888888", "#AAAAAA", "#CCCCCC")
 
 
-def table(results: Sequence["Result"], settings: Mapping[str, str]) -> str:
+def table(results: Sequence[Result], settings: Mapping[str, str]) -> str:
     """Lay out the results of one workload: two columns for each number of threads.
 
     Under it: what the rows of a library were set to, and why others are not there.
@@ -27,7 +28,7 @@ def table(results: Sequence["Result"], settings: Mapping[str, str]) -> str:
     names = _names(results)
     width = max(map(len, names))
     head = [f"{plural(result.threads, 'thread'):>12}{'ratio':>8}" for result in results]
-    lines = [describe(results[0].workload), f"  {'milliseconds':{width}}{''.join(head)}"]
+    lines = [results[0].workload.words, f"  {'milliseconds':{width}}{''.join(head)}"]
     lines += [f"  {name:{width}}{''.join(_cells(result, name) for result in results)}" for name in names]
     lines.append(f"  ratio: how many times as fast as {_baselines(results)}")
     libraries = {name.split()[0] for name in names}
@@ -37,7 +38,7 @@ def table(results: Sequence["Result"], settings: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cells(result: "Result", name: str) -> str:
+def _cells(result: Result, name: str) -> str:
     if name not in result.seconds:
         return " " * 20
     return f"{digits(1e3 * result.median(name), 3):>12}{digits(result.ratio(name), 3):>8}"
@@ -51,12 +52,12 @@ def entries(about: Mapping[str, Mapping[str, str]]) -> str:
     )
 
 
-def as_json(results: Sequence["Result"], about: Mapping[str, Mapping[str, str]]) -> bytes:
+def as_json(results: Sequence[Result], about: Mapping[str, Mapping[str, str]]) -> bytes:
     """Write every time that was measured, in milliseconds."""
     return json.dumps({**about, "results": [_plain(result) for result in results]}, indent=1).encode()
 
 
-def _plain(result: "Result") -> dict[str, Any]:
+def _plain(result: Result) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     for name, seconds in result.seconds.items():
         rows[name] = {"ms": 1e3 * result.median(name), "ratio": result.ratio(name)}
@@ -65,7 +66,7 @@ def _plain(result: "Result") -> dict[str, Any]:
     return workload | {"baseline": result.baseline, "rows": rows, "left out": result.excluded}
 
 
-def markdown(results: Sequence["Result"], about: Mapping[str, Mapping[str, str]]) -> bytes:
+def markdown(results: Sequence[Result], about: Mapping[str, Mapping[str, str]]) -> bytes:
     """Write a table for each number of threads, a line for each workload."""
     names = _names(results)
     lines = []
@@ -87,13 +88,13 @@ def markdown(results: Sequence["Result"], about: Mapping[str, Mapping[str, str]]
     return "\n".join([*lines, ""]).encode()
 
 
-def _pair(result: "Result", name: str) -> str:
+def _pair(result: Result, name: str) -> str:
     if name not in result.seconds:
         return ""
     return f"{digits(result.ratio(name), 3)} ({digits(1e3 * result.median(name), 3)})"
 
 
-def draw(results: Sequence["Result"], title: str) -> bytes:
+def draw(results: Sequence[Result], title: str) -> bytes:
     """Draw the ratios, a panel for each number of threads, and return a PNG."""
     from matplotlib.figure import Figure
 
@@ -113,7 +114,7 @@ def draw(results: Sequence["Result"], title: str) -> bytes:
     return picture.getvalue()
 
 
-def _draw_panel(axes: "Axes", results: Sequence["Result"]) -> None:
+def _draw_panel(axes: "Axes", results: Sequence[Result]) -> None:
     """Bars rise from the baseline, or sink where a row is slower: on a logarithmic scale both are as tall."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -151,31 +152,14 @@ def _draw_panel(axes: "Axes", results: Sequence["Result"]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _names(results: Sequence["Result"]) -> list[str]:
+def _names(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(name for result in results for name in result.seconds))
 
 
-def _baselines(results: Sequence["Result"]) -> str:
+def _baselines(results: Sequence[Result]) -> str:
     return " or ".join(dict.fromkeys(result.baseline for result in results))
-
-
-def describe(workload: "Workload") -> str:
-    """Say in one line what is pooled from what."""
-    low, high = workload.sizes
-    return (
-        f"{workload.name}: {plural(workload.rois, 'RoI')} of {low} to {high} pixels, "
-        f"{workload.bins} x {workload.bins} bins, sampling_ratio {workload.sampling_ratio}, "
-        f"map {workload.channels} x {workload.height} x {workload.width}, stride {workload.stride}"
-        + f", and {workload.levels - 1} more levels"
-        * (workload.levels > 1)
-    )
 
 
 def digits(value: float, count: int) -> str:
     """Write so many digits that count, without an exponent."""
     return f"{value:.{max(0, count - 1 - math.floor(math.log10(value)))}f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Count some things."""
-    return f"{count} {noun}{'s' * (count > 1)}"

@@ -1,0 +1,59 @@
+# What one does here. All is installed into .venv, and compiled modules lie in cyroialign/_kernels: nothing
+# leaves this folder. ARGS is handed on: make demo ARGS="street.jpg --box 40,60,310,420"
+
+PYTHON = python3
+BIN = .venv/bin
+# Tests that no SIMD level changes.
+ABOVE = bench bench_honest command_line command_output docs examples figures imports make server suites
+LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
+
+.PHONY: help demo test levels heavy lint docs bench wheel clean
+.DELETE_ON_ERROR:
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/with-demo  ## install, crop boxes out of a photograph and draw cyroialign-demo.png
+	$(BIN)/cyroialign demo $(ARGS)
+
+test: .venv/with-test  ## install what tests need, and run them; ARGS="-x -k bits" chooses
+	$(BIN)/python -m pytest $(ARGS)
+
+levels: .venv/with-test  ## run the tests of the kernels at each SIMD level but the best, which test takes
+	for level in $$($(BIN)/python -c $(LOWER)); do \
+	CYROIALIGN_SIMD=$$level $(BIN)/python -m pytest $(ABOVE:%=--ignore=tests/test_%.py) $(ARGS) || exit; done
+
+heavy: .venv/with-test  ## run the tests that need 20 GB of memory
+	$(BIN)/python -m pytest -m heavy $(ARGS)
+
+lint: .venv/with-dev  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint src
+	$(BIN)/mypy
+
+docs: .venv/with-docs  ## build the site: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W -n -q -b html docs docs/_build/html
+
+bench: .venv/with-bench  ## time RoIAlign beside the other libraries in .venv; ARGS=--quick is a first look
+	$(BIN)/cyroialign bench $(ARGS)
+
+wheel: .venv/built  ## make a source archive, and of it a wheel, in dist
+	$(BIN)/pip install build
+	$(BIN)/python -m build
+
+clean:  ## remove all of it
+	rm -rf .venv build dist docs/_build docs/_drawn *.egg-info cyroialign/_kernels/*.so
+
+$(BIN)/pip:
+	$(PYTHON) -m venv .venv
+
+# Compiled once, and again when a source has changed.
+.venv/built: setup.py pyproject.toml $(shell find src -type f) | $(BIN)/pip
+	$(BIN)/pip install -e .
+	touch $@
+
+# The package is there by now, so that pip adds what an extra names and builds nothing.
+.venv/with-%: .venv/built
+	$(BIN)/pip install "cyroialign[$*]"
+	touch $@
