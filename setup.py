@@ -32,7 +32,11 @@ AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 LEVELS = {"baseline": [], "avx2": AVX2, "avx512": AVX512}  # src/once/runtime.h tests for the same features
 TYPES = ("float32", "float64", "float16", "bfloat16", "uint8")  # the longest to compile come first
 
-ONCE = {"_front": "src/once/front.pyx", "_onnxruntime": "src/once/onnxruntime.pyx", "_runtime": "src/once/runtime.pyx"}
+ONCE = {
+    "_front": "src/once/front.pyx",
+    "_onnxruntime": "src/once/onnxruntime.pyx",
+    "_runtime": "src/once/runtime.pyx",
+}
 KERNELS = "src/kernels/kernels.pyx"
 
 NO_COMPILER = """
@@ -104,7 +108,11 @@ class BuildKernels(build_ext):
         for extension in self.extensions:
             extension.include_dirs = ["src", "src/kernels"]
             extension.depends = [*map(str, (ROOT / "src").rglob("*.*")), f"{BUILD}/src/kernels/kernels.c"]
-            extension.extra_compile_args = [*levels.get(level_of(extension), []), *base.compile, *openmp.compile]
+            extension.extra_compile_args = [
+                *levels.get(level_of(extension), []),
+                *base.compile,
+                *openmp.compile,
+            ]
             extension.extra_link_args = [*base.link, *openmp.link]
         self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()

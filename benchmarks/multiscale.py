@@ -3,7 +3,7 @@
 import numpy as np
 
 import cyroialign
-from cyroialign.poolers import infer_scales
+from cyroialign.pyramid.multiscale import infer_scales
 
 from .common import chosen
 

@@ -1,17 +1,18 @@
 """RoIAlign on CPUs for NumPy arrays: fast, safe, and the same bits everywhere."""
 
 from cyroialign._config import show_config
-from cyroialign._threads import get_num_threads, num_threads, set_num_threads
 from cyroialign._version import __version__
-from cyroialign.anchors import AnchorGenerator
-from cyroialign.operators.roi_align_boxes import roi_align_boxes_backward
-from cyroialign.fpn import FeaturePyramidNetwork
-from cyroialign.poolers import MultiScaleRoIAlign, assign_levels
+from cyroialign.arguments.threads import get_num_threads, num_threads, set_num_threads
+from cyroialign.diagnosis import why_zero
 from cyroialign.operators.ps_roi_align import PSRoIAlign, ps_roi_align, ps_roi_align_backward
 from cyroialign.operators.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool_backward
 from cyroialign.operators.roi_align import RoIAlign, roi_align, roi_align_backward
+from cyroialign.operators.roi_align_boxes import roi_align_boxes_backward
 from cyroialign.operators.roi_pool import RoIPool, roi_pool, roi_pool_backward
-from cyroialign.why_zero import why_zero
+from cyroialign.pyramid.anchors import AnchorGenerator
+from cyroialign.pyramid.fpn import FeaturePyramidNetwork
+from cyroialign.pyramid.levels import assign_levels, infer_scales
+from cyroialign.pyramid.multiscale import MultiScaleRoIAlign
 
 __all__ = [
     "AnchorGenerator",
@@ -24,6 +25,7 @@ __all__ = [
     "__version__",
     "assign_levels",
     "get_num_threads",
+    "infer_scales",
     "num_threads",
     "ps_roi_align",
     "ps_roi_align_backward",

@@ -2,8 +2,9 @@
 
 from typing import Any, Literal, overload
 
-from cyroialign import _kernels, _threads
+from cyroialign import _kernels
 from cyroialign._version import __version__
+from cyroialign.arguments import threads
 
 
 @overload
@@ -40,8 +41,8 @@ def show_config(as_dict: bool = False) -> dict[str, Any] | None:
         "version": __version__,
         "simd": _kernels.simd,
         "simd_levels": list(_kernels.simd_levels),
-        "openmp": _threads.OPENMP,
-        "num_threads": _threads.get_num_threads(),
+        "openmp": threads.OPENMP,
+        "num_threads": threads.get_num_threads(),
     }
     if as_dict:
         return config

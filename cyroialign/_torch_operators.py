@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import cyroialign
-from cyroialign.poolers import infer_scales, level_range
+from cyroialign.pyramid.levels import infer_scales, level_range
 
 
 def operator(function: Any) -> Any:

@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from cyroialign import _torch_operators as operators
-from cyroialign import _validation, _validation_pyramid
 from cyroialign._torchvision import accelerate_torchvision
+from cyroialign.arguments import pyramids, validation
 
 __all__ = [
     "MultiScaleRoIAlign",
@@ -232,7 +232,7 @@ class MultiScaleRoIAlign(nn.Module):
         canonical_level: int = 4,
     ) -> None:
         super().__init__()
-        self.featmap_names = _validation_pyramid.map_names(featmap_names)
+        self.featmap_names = pyramids.map_names(featmap_names)
         self.output_size = tuple(_sides(output_size))
         self.sampling_ratio = sampling_ratio
         self.canonical_scale = canonical_scale
@@ -260,8 +260,8 @@ class MultiScaleRoIAlign(nn.Module):
         (K, C, height, width) Tensor
             All boxes, image after image, of the dtype and memory order of the first map.
         """
-        maps = _validation_pyramid.values_of(x, self.featmap_names)
-        _validation_pyramid.boxes_by_image(boxes, maps[0].shape[0])
+        maps = pyramids.values_of(x, self.featmap_names)
+        pyramids.boxes_by_image(boxes, maps[0].shape[0])
         return operators.roi_align_levels(
             maps,
             _rows(boxes, maps),
@@ -290,9 +290,9 @@ def _rows(boxes: Tensor | Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
             )
     if isinstance(boxes, Tensor):
         return boxes
-    _validation.list_of_boxes(boxes, None, maps[0].shape[0])
+    validation.list_of_boxes(boxes, None, maps[0].shape[0])
     for image, one in enumerate(boxes):
-        _validation.box_shape(tuple(one.shape), f"boxes[{image}]", 4)
+        validation.box_shape(tuple(one.shape), f"boxes[{image}]", 4)
     if not boxes:
         return maps[0].new_empty((0, 5), dtype=torch.float32)
     return torch.cat([_of_image(one, image) for image, one in enumerate(boxes)])

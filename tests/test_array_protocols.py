@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from reference import random_boxes
 
-from cyroialign import _validation, roi_align, roi_align_backward
+from cyroialign import roi_align, roi_align_backward
+from cyroialign.arguments import validation
 
 RNG = np.random.default_rng(0)
 INPUT = RNG.standard_normal((2, 5, 12, 17)).astype(np.float32)
@@ -120,7 +121,7 @@ LIKES = [
 @pytest.mark.parametrize("like", LIKES)
 def test_likes_are_read_in_place(like):
     for wrapped in (INPUT, BOXES, BOXES[:, 0].astype(int)):
-        seen = _validation.as_array(like(wrapped), "input")
+        seen = validation.as_array(like(wrapped), "input")
         assert type(seen) is np.ndarray
         assert seen.ctypes.data == wrapped.ctypes.data
         assert (seen.shape, seen.strides, seen.dtype) == (wrapped.shape, wrapped.strides, wrapped.dtype)
@@ -150,15 +151,15 @@ def test_strided_dlpack():
 def test_buffers_of_the_standard_library():
     indices = array.array("q", BOXES[:, 0].astype(int))
     address, length = indices.buffer_info()
-    seen = _validation.as_array(indices, "batch_indices")
+    seen = validation.as_array(indices, "batch_indices")
     assert (seen.ctypes.data, seen.size) == (address, length)
     assert roi_align(INPUT, BOXES[:, 1:], 3, batch_indices=indices).tobytes() == EXPECTED.tobytes()
     numbers = array.array("f", INPUT.tobytes())
     shaped = memoryview(numbers).cast("B").cast("f", INPUT.shape)
-    assert _validation.as_array(shaped, "input").ctypes.data == numbers.buffer_info()[0]
+    assert validation.as_array(shaped, "input").ctypes.data == numbers.buffer_info()[0]
     assert roi_align(shaped, BOXES, 3).tobytes() == EXPECTED.tobytes()
     rows = (ctypes.c_float * 5 * len(BOXES)).from_buffer_copy(BOXES)
-    assert _validation.as_array(rows, "boxes").ctypes.data == ctypes.addressof(rows)
+    assert validation.as_array(rows, "boxes").ctypes.data == ctypes.addressof(rows)
     assert roi_align(INPUT, rows, 3).tobytes() == EXPECTED.tobytes()
 
 
@@ -167,7 +168,7 @@ def test_memory_mapped_file(tmp_path):
     path = tmp_path / "maps"
     INPUT.tofile(path)
     maps = np.memmap(path, np.float32, "r", shape=INPUT.shape)
-    assert np.shares_memory(_validation.as_array(maps, "input"), maps)
+    assert np.shares_memory(validation.as_array(maps, "input"), maps)
     assert roi_align(maps, BOXES, 3).tobytes() == EXPECTED.tobytes()
     out = np.memmap(tmp_path / "crops", np.float32, "w+", shape=EXPECTED.shape)
     assert roi_align(maps, BOXES, 3, out=out) is out
@@ -209,7 +210,7 @@ def test_memory_that_the_cpu_reads(device, monkeypatch):
     given = DLPack(INPUT, device)
     monkeypatch.setattr(DLPack, "__dlpack__", lambda self, **options: self.wrapped.__dlpack__())
     monkeypatch.setattr(np, "from_dlpack", lambda value: value.wrapped)
-    assert _validation.as_array(given, "input") is INPUT
+    assert validation.as_array(given, "input") is INPUT
 
 
 @pytest.mark.parametrize("name", ["input", "boxes", "out"])
@@ -302,7 +303,7 @@ def test_jax(dtype):
     """JAX's arrays are read-only; its bfloat16, which DLPack cannot hand to NumPy, comes by __array__."""
     jax = pytest.importorskip("jax")
     input, boxes = jax.numpy.asarray(INPUT, dtype), jax.numpy.asarray(BOXES)
-    seen = _validation.as_array(input, "input")
+    seen = validation.as_array(input, "input")
     assert seen.ctypes.data == input.unsafe_buffer_pointer()
     assert not seen.flags.writeable
     expected = roi_align(INPUT.astype(seen.dtype), BOXES, 3)

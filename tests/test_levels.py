@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyroialign import assign_levels, roi_align
-from cyroialign.poolers import infer_scales, level_range
+from cyroialign.pyramid.multiscale import infer_scales, level_range
 
 GOLDENS = np.load(pathlib.Path(__file__).parent / "data" / "torchvision_multiscale.npz")
 CASES = json.loads(str(GOLDENS["cases"]))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_guard_pages import guarded
 
 from cyroialign import MultiScaleRoIAlign, assign_levels, roi_align, roi_align_backward, show_config
-from cyroialign.poolers import infer_scales, level_range
+from cyroialign.pyramid.multiscale import infer_scales, level_range
 
 GOLDENS = np.load(pathlib.Path(__file__).parent / "data" / "torchvision_multiscale.npz")
 CASES = json.loads(str(GOLDENS["cases"]))

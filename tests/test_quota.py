@@ -3,7 +3,7 @@
 import pytest
 
 import cyroialign
-from cyroialign._threads import _cpu_quota
+from cyroialign.arguments.threads import _cpu_quota
 
 UNLIMITED = 1 << 30
 V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/cpu"
@@ -48,7 +48,7 @@ def test_quota(groups, files, expected, tmp_path):
 @pytest.mark.parametrize(("quota", "omp_num_threads", "expected"), [(2, None, 2), (64, None, 8), (2, "8", 8)])
 def test_quota_bounds_the_default(quota, omp_num_threads, expected, monkeypatch):
     """`OMP_NUM_THREADS` is the user's word; without it the runtime knows of processors, not of quotas."""
-    threads = cyroialign._threads
+    threads = cyroialign.arguments.threads
     monkeypatch.setattr(threads, "OPENMP", "2015-11")
     monkeypatch.setattr(threads, "_process_setting", None)
     monkeypatch.setattr(threads, "_QUOTA", quota)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from reference import random_boxes
 
-from cyroialign import _validation, roi_align, roi_align_backward
+from cyroialign import roi_align, roi_align_backward
+from cyroialign.arguments import validation
 
 RNG = np.random.default_rng(0)
 INPUT = RNG.standard_normal((2, 5, 12, 17)).astype(np.float32)
@@ -113,15 +114,15 @@ def test_freed_storage(name, size):
 def test_slices_of_a_storage():
     for view, offset in ((INPUT[1:], INPUT[0].size), (INPUT[:, 1:3, ::2], INPUT[0, 0].size)):
         size = view.ctypes.data - INPUT.ctypes.data + view[-1, -1, -1, -1:].ctypes.data - view.ctypes.data + 4
-        seen = _validation.as_array(Tensor(view, size=size, offset=offset), "input")
+        seen = validation.as_array(Tensor(view, size=size, offset=offset), "input")
         assert seen.ctypes.data == view.ctypes.data
         with pytest.raises(TypeError, match="no memory"):
-            _validation.as_array(Tensor(view, size=size - 1, offset=offset), "input")
+            validation.as_array(Tensor(view, size=size - 1, offset=offset), "input")
 
 
 def test_offset_of_dlpack():
     given = Capsule(INPUT[1:], data=INPUT.ctypes.data, byte_offset=INPUT[0].nbytes)
-    assert _validation.as_array(given, "input").ctypes.data == INPUT[1:].ctypes.data
+    assert validation.as_array(given, "input").ctypes.data == INPUT[1:].ctypes.data
 
 
 @pytest.mark.parametrize("fields", [{"bits": 4}, {"lanes": 2}, {"code": 4, "bits": 16}, {"code": 3}])
@@ -134,7 +135,7 @@ def test_torch():
     torch = pytest.importorskip("torch")
     input, boxes = torch.from_numpy(INPUT.copy()), torch.from_numpy(BOXES.copy())
     for tensor in (input, boxes, input.to(memory_format=torch.channels_last)):
-        seen = _validation.as_array(tensor, "input")
+        seen = validation.as_array(tensor, "input")
         assert seen.ctypes.data == tensor.data_ptr()
         assert seen.strides == tuple(4 * stride for stride in tensor.stride())
     assert roi_align(input, boxes, 3).tobytes() == EXPECTED.tobytes()

@@ -19,7 +19,7 @@ SHOW = "import cyroialign; print(cyroialign.get_num_threads())"
 
 @pytest.fixture
 def restored_setting(monkeypatch):
-    monkeypatch.setattr(cyroialign._threads, "_process_setting", None)
+    monkeypatch.setattr(cyroialign.arguments.threads, "_process_setting", None)
 
 
 def results(seed):

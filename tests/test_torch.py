@@ -235,7 +235,7 @@ def test_threads_of_torch(threads, monkeypatch):
         seen.append(requested)
         return 1
 
-    monkeypatch.setattr("cyroialign._threads.threads_for", spy)
+    monkeypatch.setattr("cyroialign.arguments.threads.threads_for", spy)
     torch.set_num_threads(threads)
     try:
         for name, settings in CASES:

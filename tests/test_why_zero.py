@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference import positions, random_boxes
 
 from cyroialign import roi_align, why_zero
-from cyroialign.why_zero import CAUSES
+from cyroialign.diagnosis import CAUSES
 
 HEIGHT, WIDTH, SCALE = 50, 68, 1 / 16
 MAPS = np.ones((2, 3, HEIGHT, WIDTH), np.float32)

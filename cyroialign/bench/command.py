@@ -6,8 +6,9 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from cyroialign import _dtypes, get_num_threads
+from cyroialign import get_num_threads
 from cyroialign._commands import CommandError, check_output, write
+from cyroialign.arguments import dtypes
 from cyroialign.bench import machine, report
 from cyroialign.bench.peers import installed
 from cyroialign.bench.problem import OPERATORS
@@ -93,7 +94,7 @@ def _choice(name: str, what: str, known: Iterable[str]) -> str:
 
 def _dtype(name: str) -> str:
     """Check the type of more rows. Of float64 they could differ from float32, whose boxes are rounded."""
-    _choice(name, "dtype", _dtypes.NARROW)
+    _choice(name, "dtype", dtypes.NARROW)
     if name == "bfloat16":
         try:
             importlib.import_module("ml_dtypes")  # which tells NumPy of the name

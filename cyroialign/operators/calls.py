@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from cyroialign import _boxes, _dtypes, _layout, _threads, _validation
 from cyroialign._kernels import (
     BACKWARD,
     BOXES_BACKWARD,
@@ -20,6 +19,9 @@ from cyroialign._kernels import (
     CallSettings,
     kernels,
 )
+from cyroialign.arguments import dtypes, memory_order, validation
+from cyroialign.arguments.boxes import Boxes, read_boxes
+from cyroialign.arguments.threads import threads_for
 
 POSITION_SENSITIVE = (PS_ROI_ALIGN, PS_ROI_POOL)  # each bin has channels of its own
 LINEAR = (MEAN, *POSITION_SENSITIVE)  # the gradient does not depend on the map
@@ -40,29 +42,29 @@ def forward(
     num_threads: Any,
 ) -> np.ndarray:
     """Pool boxes from one map."""
-    given = _validation.feature_map(input, "input")
-    _validation.choice(layout, "layout", _validation.LAYOUTS)
-    ratio, aligned = _validation.sampling_ratio(sampling_ratio), _validation.flag(aligned, "aligned")
-    maps, channels_last = _layout.in_kernel_order(given, layout)
-    bins = _validation.output_size(output_size)
-    images, channels, height, width = _layout.sizes(maps.shape, channels_last)
-    rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.room_for_boxes(height, width, len(rois.rows))
-    threads = _threads.threads_for(num_threads)
+    given = validation.feature_map(input, "input")
+    validation.choice(layout, "layout", validation.LAYOUTS)
+    ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
+    maps, channels_last = memory_order.in_kernel_order(given, layout)
+    bins = validation.output_size(output_size)
+    images, channels, height, width = memory_order.sizes(maps.shape, channels_last)
+    rois = read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
+    validation.room_for_boxes(height, width, len(rois.rows))
+    threads = threads_for(num_threads)
     if pooling in POSITION_SENSITIVE:
-        channels = _validation.channels_of_bins(channels, bins)
+        channels = validation.channels_of_bins(channels, bins)
     size = (len(rois.rows), channels, *bins)
     if out is not None:
-        dtype = _dtypes.of_result(maps.dtype)
-        _layout.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
+        dtype = dtypes.of_result(maps.dtype)
+        memory_order.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
     return pool(pooling, (maps,), rois, size, ratio, layout, channels_last, threads, out)
 
 
 def pool(
     pooling: int,
     maps: tuple[np.ndarray, ...],
-    rois: _boxes.Boxes,
-    size: _layout.Size,
+    rois: Boxes,
+    size: memory_order.Size,
     ratio: int,
     layout: str,
     channels_last: bool,
@@ -70,15 +72,15 @@ def pool(
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW)."""
-    dtype = _dtypes.of_result(maps[0].dtype)
+    dtype = dtypes.of_result(maps[0].dtype)
     if not kernels(maps[0].dtype).can(FORWARD, pooling):
-        maps = tuple(map(_dtypes.as_sums, maps))
-    target = _layout.target_for(out, size, _dtypes.of_result(maps[0].dtype), layout, channels_last)
+        maps = tuple(map(dtypes.as_sums, maps))
+    target = memory_order.target_for(out, size, dtypes.of_result(maps[0].dtype), layout, channels_last)
     if target.size:
         settings = CallSettings(pooling, *size[2:], ratio, channels_last, threads)
-        bits = tuple(map(_dtypes.as_bits, maps))
-        kernels(maps[0].dtype).forward(settings, bits, rois.rois, _dtypes.as_bits(target))
-    return _layout.delivered(target, out, dtype, layout, channels_last)
+        bits = tuple(map(dtypes.as_bits, maps))
+        kernels(maps[0].dtype).forward(settings, bits, rois.rois, dtypes.as_bits(target))
+    return memory_order.delivered(target, out, dtype, layout, channels_last)
 
 
 def backward(
@@ -101,42 +103,43 @@ def backward(
 
     The result has the memory order of the gradient; where an output_size is given, of the input.
     """
-    given = [_validation.gradient(grad_output)]
-    _validation.choice(layout, "layout", _validation.LAYOUTS)
-    ratio, aligned = _validation.sampling_ratio(sampling_ratio), _validation.flag(aligned, "aligned")
-    shape = _validation.shape_of_input(input_shape)
+    given = [validation.gradient(grad_output)]
+    validation.choice(layout, "layout", validation.LAYOUTS)
+    ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
+    shape = validation.shape_of_input(input_shape)
     if input is not None:
-        given.append(_validation.map_of_gradient(input, given[0], pooling in LINEAR))
-        _validation.same_shape(given[1], "input", shape, "that of input_shape")
-    images, channels, height, width = size = _layout.sizes(shape, layout == "NHWC")
-    rois = _boxes.read_boxes(boxes, batch_indices, images, given[0].dtype, spatial_scale, aligned)
+        given.append(validation.map_of_gradient(input, given[0], pooling in LINEAR))
+        validation.same_shape(given[1], "input", shape, "that of input_shape")
+    images, channels, height, width = size = memory_order.sizes(shape, layout == "NHWC")
+    rois = read_boxes(boxes, batch_indices, images, given[0].dtype, spatial_scale, aligned)
     if output_size is None:
-        grads, channels_last = _layout.in_kernel_order(given[0], layout)
-        _validation.fitting_gradient(
-            _layout.sizes(grads.shape, channels_last), len(rois.rows), size, pooling in POSITION_SENSITIVE
+        grads, channels_last = memory_order.in_kernel_order(given[0], layout)
+        validation.fitting_gradient(
+            memory_order.sizes(grads.shape, channels_last),
+            len(rois.rows),
+            size,
+            pooling in POSITION_SENSITIVE,
         )
     else:
-        result = (len(rois.rows), channels, *_validation.output_size(output_size))
-        expected = _layout.ordered(result, layout == "NHWC")
-        _validation.same_shape(given[0], "grad_output", expected, "from boxes, input and output_size")
-        _, channels_last = _layout.in_kernel_order(given[1], layout)
-        grads = _layout.in_given_order(given[0], layout, channels_last)
-    _validation.room_for_boxes(height, width, len(rois.rows))
-    threads = _threads.threads_for(num_threads)
+        result = (len(rois.rows), channels, *validation.output_size(output_size))
+        expected = memory_order.ordered(result, layout == "NHWC")
+        validation.same_shape(given[0], "grad_output", expected, "from boxes, input and output_size")
+        _, channels_last = memory_order.in_kernel_order(given[1], layout)
+        grads = memory_order.in_given_order(given[0], layout, channels_last)
+    validation.room_for_boxes(height, width, len(rois.rows))
+    threads = threads_for(num_threads)
     if out is not None:
-        _layout.check_out(out, size, grads.dtype, layout, channels_last, [*given, *rois.given])
+        memory_order.check_out(out, size, grads.dtype, layout, channels_last, [*given, *rois.given])
     maps = None if pooling in LINEAR else (given[1],)
-    return scatter(
-        pooling, grads, maps, rois, (size,), ratio, layout, channels_last, threads, out
-    )[0]
+    return scatter(pooling, grads, maps, rois, (size,), ratio, layout, channels_last, threads, out)[0]
 
 
 def scatter(
     pooling: int,
     grads: np.ndarray,
     maps: tuple[np.ndarray, ...] | None,
-    rois: _boxes.Boxes,
-    sizes: Sequence[_layout.Size],
+    rois: Boxes,
+    sizes: Sequence[memory_order.Size],
     ratio: int,
     layout: str,
     channels_last: bool,
@@ -146,21 +149,22 @@ def scatter(
     """Sum the gradients to maps of the given (N, C, H, W), one a level, from a checked one to the result."""
     dtype = grads.dtype
     if not kernels(dtype).can(BACKWARD, pooling):
-        grads = _dtypes.as_sums(grads)
-    targets = [_layout.target_for(out, size, grads.dtype, layout, channels_last) for size in sizes]
+        grads = dtypes.as_sums(grads)
+    targets = [memory_order.target_for(out, size, grads.dtype, layout, channels_last) for size in sizes]
     if grads.size and targets[0].size:
-        bins = _layout.sizes(grads.shape, channels_last)[2:]
+        bins = memory_order.sizes(grads.shape, channels_last)[2:]
         settings = CallSettings(pooling, *bins, ratio, channels_last, threads)
         if maps is not None:
             maps = tuple(
-                _layout.in_given_order(one.astype(grads.dtype, copy=False), layout, channels_last) for one in maps
+                memory_order.in_given_order(one.astype(grads.dtype, copy=False), layout, channels_last)
+                for one in maps
             )
-        bits = tuple(map(_dtypes.as_bits, targets))
-        kernels(grads.dtype).backward(settings, _dtypes.as_bits(grads), maps, rois.rois, bits)
+        bits = tuple(map(dtypes.as_bits, targets))
+        kernels(grads.dtype).backward(settings, dtypes.as_bits(grads), maps, rois.rois, bits)
     else:
         for target in targets:
             target.fill(0)
-    return [_layout.delivered(target, out, dtype, layout, channels_last) for target in targets]
+    return [memory_order.delivered(target, out, dtype, layout, channels_last) for target in targets]
 
 
 def boxes_backward(
@@ -177,22 +181,22 @@ def boxes_backward(
     num_threads: Any,
 ) -> np.ndarray:
     """Sum the gradient to the corners of boxes, (K, 4)."""
-    _validation.choice(layout, "layout", _validation.LAYOUTS)
-    ratio, aligned = _validation.sampling_ratio(sampling_ratio), _validation.flag(aligned, "aligned")
-    maps, channels_last = _layout.in_kernel_order(_validation.feature_map(input, "input"), layout)
-    grads = _validation.gradient(grad_output)
-    _validation.gradient_dtype(grads, maps, "input")
-    images, _, height, width = size = _layout.sizes(maps.shape, channels_last)
-    rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.fitting_gradient(_layout.sizes(grads.shape, layout == "NHWC"), len(rois.rows), size)
-    _validation.room_for_boxes(height, width, len(rois.rows))
-    threads = _threads.threads_for(num_threads)
+    validation.choice(layout, "layout", validation.LAYOUTS)
+    ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
+    maps, channels_last = memory_order.in_kernel_order(validation.feature_map(input, "input"), layout)
+    grads = validation.gradient(grad_output)
+    validation.gradient_dtype(grads, maps, "input")
+    images, _, height, width = size = memory_order.sizes(maps.shape, channels_last)
+    rois = read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
+    validation.fitting_gradient(memory_order.sizes(grads.shape, layout == "NHWC"), len(rois.rows), size)
+    validation.room_for_boxes(height, width, len(rois.rows))
+    threads = threads_for(num_threads)
     target = np.zeros((len(rois.rows), 4))
     if grads.size:
         if not kernels(maps.dtype).can(BOXES_BACKWARD, pooling):
-            maps, grads = _dtypes.as_sums(maps), _dtypes.as_sums(grads)
-        grads = _layout.in_given_order(grads, layout, channels_last)
-        bins = _layout.sizes(grads.shape, channels_last)[2:]
+            maps, grads = dtypes.as_sums(maps), dtypes.as_sums(grads)
+        grads = memory_order.in_given_order(grads, layout, channels_last)
+        bins = memory_order.sizes(grads.shape, channels_last)[2:]
         settings = CallSettings(pooling, *bins, ratio, channels_last, threads)
         kernels(maps.dtype).boxes_backward(settings, grads, (maps,), rois.rois, target)
     if not rois.single:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cyroialign import _validation
 from cyroialign._kernels import PS_ROI_POOL
-from cyroialign._settings import Settings
+from cyroialign.arguments import validation
 from cyroialign.operators import calls
+from cyroialign.operators.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -225,11 +225,11 @@ class PSRoIPool(Settings):
         layout: str = "NCHW",
         num_threads: int | None = None,
     ) -> None:
-        _validation.output_size(output_size)
-        _validation.spatial_scale(spatial_scale, single=False)
-        _validation.choice(layout, "layout", _validation.LAYOUTS)
+        validation.output_size(output_size)
+        validation.spatial_scale(spatial_scale, single=False)
+        validation.choice(layout, "layout", validation.LAYOUTS)
         if num_threads is not None:
-            _validation.thread_count(num_threads, "num_threads")
+            validation.thread_count(num_threads, "num_threads")
         self.output_size = output_size
         self.spatial_scale = spatial_scale
         self.layout = layout

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cyroialign import _validation
 from cyroialign._kernels import MAX, MEAN, ONNX_MAX
-from cyroialign._settings import Settings
+from cyroialign.arguments import validation
 from cyroialign.operators import calls
+from cyroialign.operators.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -153,7 +153,7 @@ def roi_align(
              [12.5, 13.5]]]], dtype=float32)
     """
     return calls.forward(
-        POOLINGS[_validation.choice(mode, "mode", _validation.MODES)],
+        POOLINGS[validation.choice(mode, "mode", validation.MODES)],
         input,
         boxes,
         output_size,
@@ -241,8 +241,8 @@ def roi_align_backward(
            [0., 0., 0.],
            [0., 0., 1.]], dtype=float32)
     """
-    if _validation.choice(mode, "mode", _validation.MODES) != "avg":
-        _validation.map_for_gradient(input, mode)
+    if validation.choice(mode, "mode", validation.MODES) != "avg":
+        validation.map_for_gradient(input, mode)
     return calls.backward(
         POOLINGS[mode],
         grad_output,
@@ -289,14 +289,14 @@ class RoIAlign(Settings):
         layout: str = "NCHW",
         num_threads: int | None = None,
     ) -> None:
-        _validation.output_size(output_size)
-        _validation.spatial_scale(spatial_scale, single=False)
-        _validation.sampling_ratio(sampling_ratio)
-        _validation.flag(aligned, "aligned")
-        _validation.choice(mode, "mode", _validation.MODES)
-        _validation.choice(layout, "layout", _validation.LAYOUTS)
+        validation.output_size(output_size)
+        validation.spatial_scale(spatial_scale, single=False)
+        validation.sampling_ratio(sampling_ratio)
+        validation.flag(aligned, "aligned")
+        validation.choice(mode, "mode", validation.MODES)
+        validation.choice(layout, "layout", validation.LAYOUTS)
         if num_threads is not None:
-            _validation.thread_count(num_threads, "num_threads")
+            validation.thread_count(num_threads, "num_threads")
         self.output_size = output_size
         self.spatial_scale = spatial_scale
         self.sampling_ratio = sampling_ratio

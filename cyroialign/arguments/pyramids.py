@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from cyroialign._validation import (
+from cyroialign.arguments.validation import (
     MAX_LENGTH,
     _kind,
     as_array,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cyroialign import _boxes, _layout, _validation
+from cyroialign.arguments import memory_order, validation
+from cyroialign.arguments.boxes import read_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -117,12 +118,12 @@ def why_zero(
     >>> print(cyroialign.why_zero(features, boxes, spatial_scale=1 / 16))
     2 boxes, 2 of them with nothing wrong
     """
-    _validation.choice(layout, "layout", _validation.LAYOUTS)
-    aligned = _validation.flag(aligned, "aligned")
-    maps = _validation.feature_map(input, "input")
-    images, _, height, width = _layout.sizes(maps.shape, layout == "NHWC")
-    rois = _boxes.read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
-    _validation.room_for_boxes(height, width, len(rois.rows))
+    validation.choice(layout, "layout", validation.LAYOUTS)
+    aligned = validation.flag(aligned, "aligned")
+    maps = validation.feature_map(input, "input")
+    images, _, height, width = memory_order.sizes(maps.shape, layout == "NHWC")
+    rois = read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
+    validation.room_for_boxes(height, width, len(rois.rows))
     index, first, second = rois.rows[:, 0].astype(np.intp), rois.rows[:, 1:3], rois.rows[:, 3:]
     if not len(index):
         return Diagnosis(np.empty(0), ())
@@ -170,7 +171,9 @@ def _on_map(start: np.ndarray, end: np.ndarray, sides: np.ndarray) -> bool:
     return bool((start <= end).all() and (start >= -1).all() and (end <= sides + 1).all())
 
 
-def _fitting_scale(first: np.ndarray, second: np.ndarray, sides: np.ndarray, scale: np.ndarray) -> float | None:
+def _fitting_scale(
+    first: np.ndarray, second: np.ndarray, sides: np.ndarray, scale: np.ndarray
+) -> float | None:
     """Find the largest power of two below the scale that brings all boxes onto the map."""
     reach = (second / sides).max()
     if not 0 < reach * scale.max() < np.inf:

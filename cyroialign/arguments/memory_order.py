@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cyroialign import _validation
+from cyroialign.arguments import validation
 
 Size: TypeAlias = tuple[int, int, int, int]
 TO_CHANNELS_LAST = (0, 2, 3, 1)
@@ -64,7 +64,7 @@ def check_out(
     last = layout == "NHWC"
     in_order = TO_CHANNELS_LAST if channels_last else TO_CHANNELS_FIRST
     axes = range(4) if channels_last == last else in_order
-    _validation.output_array(out, ordered(size, last), dtype, tuple(axes), inputs)
+    validation.output_array(out, ordered(size, last), dtype, tuple(axes), inputs)
 
 
 def target_for(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import cyroialign._kernels._runtime as _runtime
-from cyroialign import _validation
+from cyroialign.arguments import validation
 
 # An OpenMP runtime that cannot start a thread ends the process: far more threads than processors are refused.
 MOST_THREADS = max(256, os.cpu_count() or 1)
@@ -34,7 +34,7 @@ def set_num_threads(n: int) -> None:
     num_threads : the same for a block of code.
     """
     global _process_setting
-    _process_setting = _validation.thread_count(n, "n")
+    _process_setting = validation.thread_count(n, "n")
 
 
 def get_num_threads() -> int:
@@ -76,7 +76,7 @@ def num_threads(n: int) -> Iterator[None]:
     ...     cyroialign.get_num_threads()
     1
     """
-    token = _context_setting.set(_validation.thread_count(n, "n"))
+    token = _context_setting.set(validation.thread_count(n, "n"))
     try:
         yield
     finally:
@@ -86,7 +86,7 @@ def num_threads(n: int) -> Iterator[None]:
 def threads_for(requested: int | None) -> int:
     """Threads for a call that was given ``num_threads=requested``."""
     if requested is not None:
-        requested = _validation.thread_count(requested, "num_threads")
+        requested = validation.thread_count(requested, "num_threads")
     if _forked or OPENMP is None:
         return 1
     threads = requested or _context_setting.get() or _process_setting or _default()

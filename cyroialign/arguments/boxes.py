@@ -4,12 +4,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyroialign import _dtypes, _validation
 from cyroialign._kernels import RoIs
+from cyroialign.arguments import dtypes, validation
 
 
 class Boxes(NamedTuple):
-    """Checked boxes: for the kernels, as rows, the (y, x) scales of levels, T is float32, the user's arrays."""
+    """Checked boxes: for the kernels, and as rows of (batch_index, x1, y1, x2, y2).
+
+    scales has a pair (y, x) for each level; single: T is float32; given: the user's arrays.
+    """
 
     rois: RoIs
     rows: np.ndarray
@@ -23,7 +26,7 @@ def read_boxes(
 ) -> Boxes:
     """Read the boxes of a call on `images` feature maps of the given dtype."""
     rows, single, given = _read(boxes, batch_indices, images, dtype)
-    scales = (_validation.spatial_scale(spatial_scale, single),)
+    scales = (validation.spatial_scale(spatial_scale, single),)
     return _checked(boxes, rows, images, scales, None, aligned, single, given)
 
 
@@ -54,9 +57,9 @@ def _checked(
     rois = RoIs(rows, images, scales, levels, aligned, single)
     if rois.bad >= 0:
         row = rois.bad
-        where = _place_in_list(boxes, row) if is_by_image(boxes) else f"boxes[{row}]"
+        where = place_in_list(boxes, row) if is_by_image(boxes) else f"boxes[{row}]"
         scale = scales[0 if levels is None else levels[row]]
-        _validation.raise_bad_box(rows[row], where, images, scale, single)
+        validation.raise_bad_box(rows[row], where, images, scale, single)
     return Boxes(rois, rows, scales, single, given)
 
 
@@ -75,30 +78,30 @@ def _read(
         rows, box_dtype, given = np.array(array, np.float64, order="C"), array.dtype, [array]
     else:
         array = _corners(boxes, "boxes", 4)
-        index = _validation.batch_index_array(batch_indices, len(array))
+        index = validation.batch_index_array(batch_indices, len(array))
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
-    single = _dtypes.of_sums(dtype) == _dtypes.FLOAT32 and np.can_cast(box_dtype, _dtypes.FLOAT32)
+    single = dtypes.of_sums(dtype) == dtypes.FLOAT32 and np.can_cast(box_dtype, dtypes.FLOAT32)
     return rows, single, given
 
 
 def is_by_image(boxes: Any, batch_indices: Any = None) -> bool:
     """Tell whether these are the boxes of each image, and not rows of one array."""
-    return isinstance(boxes, (list, tuple)) and not _validation.is_list_of_rows(boxes, batch_indices)
+    return isinstance(boxes, (list, tuple)) and not validation.is_list_of_rows(boxes, batch_indices)
 
 
 def _read_list(
     boxes: list[Any] | tuple[Any, ...], batch_indices: Any, images: int
 ) -> tuple[np.ndarray, np.dtype, list[np.ndarray]]:
-    _validation.list_of_boxes(boxes, batch_indices, images)
+    validation.list_of_boxes(boxes, batch_indices, images)
     given = [_corners(one, f"boxes[{i}]", 4) for i, one in enumerate(boxes)]
     if not given:
-        return np.empty((0, 5)), _dtypes.FLOAT32, given
+        return np.empty((0, 5)), dtypes.FLOAT32, given
     index = np.repeat(np.arange(images), [len(one) for one in given])
     return _join(index, np.concatenate(given)), np.result_type(*given), given
 
 
 def _corners(value: Any, name: str, columns: int) -> np.ndarray:
-    array = _validation.box_array(value, name, columns)
+    array = validation.box_array(value, name, columns)
     if array.dtype.itemsize > 8:  # a longdouble beyond float64 becomes infinite, and that is refused
         with np.errstate(over="ignore"):
             array = array.astype(np.float64)
@@ -111,7 +114,8 @@ def _join(index: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _place_in_list(boxes: list[Any] | tuple[Any, ...], row: int) -> str:
+def place_in_list(boxes: list[Any] | tuple[Any, ...], row: int) -> str:
+    """Name a row of the boxes of all images as the user would find it."""
     for image, one in enumerate(boxes):
         if row < len(one):
             return f"boxes[{image}][{row}]"

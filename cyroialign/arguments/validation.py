@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cyroialign import _dtypes, _foreign
+from cyroialign.arguments import dtypes, foreign
 
 MODES = ("avg", "max", "onnx_max")
 LAYOUTS = ("NCHW", "NHWC")
@@ -16,7 +16,7 @@ MAX_SAMPLING_RATIO = 32767
 FLOAT32_RANGE = (2.0**-150, 2.0**128 - 2.0**103)  # what lies between, rounds to a float32 above 0 and finite
 MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
 
-as_array, _kind = _foreign.as_array, _foreign.kind
+as_array, _kind = foreign.as_array, foreign.kind
 
 
 def whole_number(value: Any, name: str) -> int:
@@ -49,7 +49,11 @@ def output_size(value: Any) -> tuple[int, int]:
 
 def spatial_scale(value: Any, single: bool) -> tuple[float, float]:
     """Check one scale or two, (y, x)."""
-    if type(value) is not float and isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+    if (
+        type(value) is not float
+        and isinstance(value, Sequence | np.ndarray)
+        and not isinstance(value, str | bytes)
+    ):
         if len(value) != 2:
             raise ValueError(f"spatial_scale must be a number or two, (y, x), got {_kind(value)}")
         y, x = value
@@ -94,10 +98,10 @@ def choice(value: Any, name: str, choices: Sequence[str]) -> str:
     return value
 
 
-def feature_map(value: Any, name: str, types: Sequence[str] = _dtypes.MAPS) -> np.ndarray:
+def feature_map(value: Any, name: str, types: Sequence[str] = dtypes.MAPS) -> np.ndarray:
     """Check rank and dtype; the strides are free."""
     array = as_array(value, name)
-    if _dtypes.name_of(array.dtype) not in types:
+    if dtypes.name_of(array.dtype) not in types:
         raise TypeError(f"{name} must have dtype {', '.join(types[:-1])} or {types[-1]}, got {array.dtype}")
     if array.ndim != 4:
         raise ValueError(f"{name} must have 4 axes, got shape {array.shape}")
@@ -108,7 +112,7 @@ def feature_map(value: Any, name: str, types: Sequence[str] = _dtypes.MAPS) -> n
 
 def gradient(value: Any) -> np.ndarray:
     """Check rank and dtype of grad_output."""
-    return feature_map(value, "grad_output", _dtypes.GRADIENTS)
+    return feature_map(value, "grad_output", dtypes.GRADIENTS)
 
 
 def map_of_gradient(value: Any, grad_output: np.ndarray, unread: bool) -> np.ndarray:
@@ -176,7 +180,7 @@ def fitting_gradient(
 
 def gradient_dtype(grad_output: np.ndarray, pooled: np.ndarray, name: str) -> None:
     """Check that a gradient has the type of what was pooled from the map."""
-    expected = _dtypes.of_result(pooled.dtype)
+    expected = dtypes.of_result(pooled.dtype)
     if grad_output.dtype.type is not expected.type:
         raise TypeError(
             f"grad_output must have the dtype of what is pooled from {name}, {expected}, "
@@ -192,10 +196,10 @@ def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str)
 
 def box_array(value: Any, name: str, columns: int) -> np.ndarray:
     """Check dtype and shape of boxes, (K, columns); (0,) is what a list without boxes becomes."""
-    array = _foreign.numbers_of(value, name)
+    array = foreign.numbers_of(value, name)
     if array.shape == (0,):
         return np.empty((0, columns), bool)  # no type of its own: beside others it changes none
-    if _dtypes.name_of(array.dtype) == "bfloat16":
+    if dtypes.name_of(array.dtype) == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiu":
         hint = "; give the arrays of all images as a list" if array.dtype == object else ""
@@ -216,7 +220,7 @@ def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
 
 
 def batch_index_array(value: Any, rows: int) -> np.ndarray:
-    array = _foreign.numbers_of(value, "batch_indices")
+    array = foreign.numbers_of(value, "batch_indices")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"batch_indices must have an integer dtype, got {array.dtype}")
     if array.shape != (rows,):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cyroialign import _validation_pyramid
+from cyroialign.arguments import pyramids
 
 
 class AnchorGenerator:
@@ -55,9 +55,9 @@ class AnchorGenerator:
         sizes: Sequence[Any] = ((128, 256, 512),),
         aspect_ratios: Sequence[Any] = ((0.5, 1.0, 2.0),),
     ) -> None:
-        self.sizes, self.aspect_ratios = _validation_pyramid.sizes_and_ratios(sizes, aspect_ratios)
+        self.sizes, self.aspect_ratios = pyramids.sizes_and_ratios(sizes, aspect_ratios)
         self.cell_anchors = list(map(_cell_anchors, self.sizes, self.aspect_ratios))
-        _validation_pyramid.finite_anchors(self.cell_anchors)
+        pyramids.finite_anchors(self.cell_anchors)
 
     def __call__(self, image_size: Sequence[int], grid_sizes: Sequence[Any]) -> list[np.ndarray]:
         """Lay the anchors over the cells of each level.
@@ -81,8 +81,8 @@ class AnchorGenerator:
             Where a size is not (height, width) of whole numbers from 1 up, or the number of grids is not that
             of the levels.
         """
-        height, width = _validation_pyramid.height_and_width(image_size, "image_size")
-        grids = _validation_pyramid.list_of_sizes(grid_sizes, "grid_sizes", len(self.cell_anchors))
+        height, width = pyramids.height_and_width(image_size, "image_size")
+        grids = pyramids.list_of_sizes(grid_sizes, "grid_sizes", len(self.cell_anchors))
         return [
             _lay(cell, rows, columns, height // rows, width // columns)
             for cell, (rows, columns) in zip(self.cell_anchors, grids, strict=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cyroialign import _validation, _validation_pyramid
+from cyroialign.arguments import pyramids, validation
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -80,10 +80,10 @@ class FeaturePyramidNetwork:
         *,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        inputs, outputs = _validation_pyramid.channels(in_channels_list, out_channels)
+        inputs, outputs = pyramids.channels(in_channels_list, out_channels)
         self.in_channels_list, self.out_channels = inputs, outputs
         if extra_blocks is not None:
-            _validation.choice(extra_blocks, "extra_blocks", ("maxpool",))
+            validation.choice(extra_blocks, "extra_blocks", ("maxpool",))
         self.extra_blocks = extra_blocks
         rng = np.random.default_rng(seed)
         self._state = {key: _fresh(rng, shape) for key, shape in self._shapes().items()}
@@ -117,15 +117,13 @@ class FeaturePyramidNetwork:
             fpn.load_state_dict({key.removeprefix(prefix): state[key] for key in keys})
         """
         if isinstance(state, str | os.PathLike):
-            with _validation_pyramid.archive(state) as arrays:
+            with pyramids.archive(state) as arrays:
                 return self.load_state_dict(arrays)
-        _validation_pyramid.mapping(state, "state")
+        pyramids.mapping(state, "state")
         keys = {key: OLDER_KEY.sub(r"\1.\2.0.\3", key) if isinstance(key, str) else key for key in state}
         shapes = self._shapes()
-        _validation_pyramid.state_keys(keys, shapes)
-        self._state = {
-            keys[key]: _validation_pyramid.weights(state[key], key, shapes[keys[key]]) for key in state
-        }
+        pyramids.state_keys(keys, shapes)
+        self._state = {keys[key]: pyramids.weights(state[key], key, shapes[keys[key]]) for key in state}
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copy weights and biases, with the keys and in the order of torchvision."""
@@ -152,7 +150,7 @@ class FeaturePyramidNetwork:
             Where the number of maps, their channels or their numbers of images are wrong, one has no
             pixels, or one is named "pool" as the extra level is.
         """
-        maps = _validation_pyramid.pyramid(x, self.in_channels_list, "pool" if self.extra_blocks else None)
+        maps = pyramids.pyramid(x, self.in_channels_list, "pool" if self.extra_blocks else None)
         results: dict[str, np.ndarray] = {}
         coarser = None
         with np.errstate(all="ignore"):  # infinities and NaNs go where they go

@@ -13,8 +13,9 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from cyroialign import RoIAlign, _validation, roi_align, roi_pool
+from cyroialign import RoIAlign, roi_align, roi_pool
 from cyroialign._kernels import _onnxruntime
+from cyroialign.arguments import validation
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -151,7 +152,7 @@ def inference_session(
     """
     import onnxruntime
 
-    from cyroialign._onnx_session import InferenceSession
+    from cyroialign.onnx._session import InferenceSession
 
     _onnxruntime.serve(_prepare)
     proto, folder = _copied(model)
@@ -294,8 +295,8 @@ def _settings(
     spatial_scale: float,
 ) -> dict[str, Any]:
     """Say in the words of `roi_align` what the attributes of a node say."""
-    _validation.choice(mode, "mode", tuple(MODES))
-    _validation.choice(coordinate_transformation_mode, "coordinate_transformation_mode", tuple(ALIGNED))
+    validation.choice(mode, "mode", tuple(MODES))
+    validation.choice(coordinate_transformation_mode, "coordinate_transformation_mode", tuple(ALIGNED))
     return {
         "output_size": (output_height, output_width),
         "spatial_scale": spatial_scale,
