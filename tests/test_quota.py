@@ -51,9 +51,7 @@ def test_quota_bounds_the_default(quota, omp_num_threads, expected, monkeypatch)
     threads = cyroialign.arguments.threads
     monkeypatch.setattr(threads, "OPENMP", "2015-11")
     monkeypatch.setattr(threads, "_process_setting", None)
-    monkeypatch.setattr(threads, "_QUOTA", quota)
     monkeypatch.setattr(threads._runtime, "openmp_max_threads", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if omp_num_threads:
-        monkeypatch.setenv("OMP_NUM_THREADS", omp_num_threads)
+    environ = {"OMP_NUM_THREADS": omp_num_threads} if omp_num_threads else {}
+    monkeypatch.setattr(threads, "_BOUND", threads._bound(environ, quota))
     assert cyroialign.get_num_threads() == expected

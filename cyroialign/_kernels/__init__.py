@@ -53,14 +53,14 @@ simd = _chosen_level()
 
 
 @cache
-def _of_type(number: type) -> Kernels:
-    return Kernels(import_module(f"{__name__}.{simd}_{number.__name__}").table)
+def _of_type(name: str) -> Kernels:
+    return Kernels(import_module(f"{__name__}.{simd}_{name}").table)
 
 
 def kernels(dtype: np.dtype) -> Kernels:
     """Return the kernels for maps of this type."""
-    return _of_type(dtype.type)
+    return _of_type(dtype.type.__name__)
 
 
-for _number in (np.float32, np.float64):  # at once: a broken installation is known at import
-    _of_type(_number)
+for _name in ("float32", "float64"):  # at once: a broken installation is known at import
+    _of_type(_name)

@@ -3,7 +3,7 @@
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -95,7 +95,12 @@ def threads_for(requested: int | None) -> int:
 
 def _default() -> int:
     granted = _runtime.openmp_max_threads()
-    return min(granted, _QUOTA)
+    return min(granted, _BOUND)
+
+
+def _bound(environ: Mapping[str, str], quota: int) -> int:
+    """The most threads by default. OpenMP reads its variable when its library is loaded, not later."""
+    return MOST_THREADS if "OMP_NUM_THREADS" in environ else quota
 
 
 def _cpu_quota(root: pathlib.Path = pathlib.Path("/")) -> int:
@@ -140,7 +145,6 @@ def _after_fork() -> None:
     _forked = True
 
 
-# OpenMP read the variable when its library was loaded: what is set later has no effect.
-_QUOTA = MOST_THREADS if "OMP_NUM_THREADS" in os.environ else _cpu_quota()
+_BOUND = _bound(os.environ, _cpu_quota())
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -154,5 +154,5 @@ def _corners(boxes: Any) -> np.ndarray:
     if bad.any():
         row = int(bad.argmax())
         where = place_in_list(boxes, row) if by_image else f"boxes[{row}]"
-        validation.raise_bad_box(np.r_[0, corners[row]], where, 1, 1.0, single=False)
+        validation.raise_bad_box(np.r_[0, corners[row]], where, 1, (1.0, 1.0), single=False)
     return corners
