@@ -74,7 +74,7 @@ class Diagnosis:
 def why_zero(
     input: "ArrayLike",
     boxes: "ArrayLike | Sequence[ArrayLike]",
-    spatial_scale: float = 1.0,
+    spatial_scale: float | tuple[float, float] = 1.0,
     aligned: bool = False,
     *,
     batch_indices: "ArrayLike | None" = None,

@@ -383,6 +383,6 @@ def test_one_map_and_other_names():
     assert pool(X, BOXES, SHAPES).tobytes() == expected.tobytes()
     assert list(pool.backward(expected, X, BOXES, SHAPES)) == ["p4"]
     assert repr(pool) == (
-        "MultiScaleRoIAlign(featmap_names=['p4'], output_size=7, sampling_ratio=2, canonical_scale=224, "
-        "canonical_level=4, aligned=True, mode='avg', layout='NCHW', num_threads=None)"
+        "MultiScaleRoIAlign(featmap_names=['p4'], output_size=7, sampling_ratio=2, spatial_scales=None, "
+        "canonical_scale=224, canonical_level=4, aligned=True, mode='avg', layout='NCHW', num_threads=None)"
     )

@@ -18,6 +18,7 @@ from cyroialign.arguments.validation import (
     list_of_boxes,
     same_dtype,
     scale,
+    spatial_scale,
     whole_number,
 )
 
@@ -202,6 +203,19 @@ def pixels_to_pool(sizes: Sequence[tuple[int, ...]], names: Sequence[str], boxes
                 f"x[{name!r}] must have pixels to pool {boxes} boxes from, "
                 f"got height {size[2]} and width {size[3]}"
             )
+
+
+def spatial_scales(value: Any, names: Sequence[str]) -> tuple[tuple[float, float], ...]:
+    """Check the scales of named maps: a number each, or two, (y, x)."""
+    try:
+        scales = list(value)
+    except TypeError:
+        raise TypeError(f"spatial_scales must be a sequence, one scale a map, got {_kind(value)}") from None
+    if len(scales) != len(names):
+        raise ValueError(f"spatial_scales must have one scale a map, {len(names)} here, got {len(scales)}")
+    pairs = tuple(spatial_scale(one, True, f"spatial_scales[{i}]") for i, one in enumerate(scales))
+    finest_first([y * x for y, x in pairs], names)
+    return pairs
 
 
 def finest_first(scales: Sequence[float], names: Sequence[str]) -> None:

@@ -47,19 +47,14 @@ def output_size(value: Any) -> tuple[int, int]:
     return height, width
 
 
-def spatial_scale(value: Any, single: bool) -> tuple[float, float]:
+def spatial_scale(value: Any, single: bool, name: str = "spatial_scale") -> tuple[float, float]:
     """Check one scale or two, (y, x)."""
-    if (
-        type(value) is not float
-        and isinstance(value, Sequence | np.ndarray)
-        and not isinstance(value, str | bytes)
-    ):
-        if len(value) != 2:
-            raise ValueError(f"spatial_scale must be a number or two, (y, x), got {_kind(value)}")
-        y, x = value
-        return scale(y, single, "spatial_scale[0]"), scale(x, single, "spatial_scale[1]")
-    both = scale(value, single, "spatial_scale")
-    return both, both
+    if type(value) is float or not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
+        both = scale(value, single, name)
+        return both, both
+    if len(value) != 2:
+        raise ValueError(f"{name} must be a number or two, (y, x), got {_kind(value)}")
+    return scale(value[0], single, f"{name}[0]"), scale(value[1], single, f"{name}[1]")
 
 
 def scale(value: Any, single: bool, name: str) -> float:

@@ -18,7 +18,7 @@ def ps_roi_align(
     input: "ArrayLike",
     boxes: "ArrayLike | Sequence[ArrayLike]",
     output_size: int | tuple[int, int],
-    spatial_scale: float = 1.0,
+    spatial_scale: float | tuple[float, float] = 1.0,
     sampling_ratio: int = -1,
     *,
     batch_indices: "ArrayLike | None" = None,
@@ -40,8 +40,8 @@ def ps_roi_align(
         the network was given. Any float dtype or integers. Boxes may lie partly or wholly outside.
     output_size : int or (int, int)
         Bins: (height, width) of the result.
-    spatial_scale : float, optional
-        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16.
+    spatial_scale : float or (float, float), optional
+        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16; or two of them, (y, x).
     sampling_ratio : int, optional
         Samples a bin on each axis, at most 32767. With 0 or less it adapts to the box: ceil(roi_height /
         height) by ceil(roi_width / width).
@@ -129,7 +129,7 @@ def ps_roi_align_backward(
     grad_output: "ArrayLike",
     boxes: "ArrayLike | Sequence[ArrayLike]",
     input_shape: Sequence[int],
-    spatial_scale: float = 1.0,
+    spatial_scale: float | tuple[float, float] = 1.0,
     sampling_ratio: int = -1,
     *,
     batch_indices: "ArrayLike | None" = None,
@@ -217,7 +217,7 @@ class PSRoIAlign(Settings):
     def __init__(
         self,
         output_size: int | tuple[int, int],
-        spatial_scale: float = 1.0,
+        spatial_scale: float | tuple[float, float] = 1.0,
         sampling_ratio: int = -1,
         *,
         layout: str = "NCHW",

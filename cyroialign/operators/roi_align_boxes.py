@@ -16,7 +16,7 @@ def roi_align_boxes_backward(
     grad_output: "ArrayLike",
     input: "ArrayLike",
     boxes: "ArrayLike | Sequence[ArrayLike]",
-    spatial_scale: float = 1.0,
+    spatial_scale: float | tuple[float, float] = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
     *,

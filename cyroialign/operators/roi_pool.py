@@ -18,7 +18,7 @@ def roi_pool(
     input: "ArrayLike",
     boxes: "ArrayLike | Sequence[ArrayLike]",
     output_size: int | tuple[int, int],
-    spatial_scale: float = 1.0,
+    spatial_scale: float | tuple[float, float] = 1.0,
     *,
     batch_indices: "ArrayLike | None" = None,
     layout: str = "NCHW",
@@ -38,8 +38,8 @@ def roi_pool(
         the network was given. Any float dtype or integers. Boxes may lie partly or wholly outside.
     output_size : int or (int, int)
         Bins: (height, width) of the result.
-    spatial_scale : float, optional
-        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16.
+    spatial_scale : float or (float, float), optional
+        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16; or two of them, (y, x).
     batch_indices : (K,) array of int, optional
         The image of each box, when `boxes` is (K, 4).
     layout : {"NCHW", "NHWC"}, optional
@@ -127,7 +127,7 @@ def roi_pool_backward(
     input: "ArrayLike",
     boxes: "ArrayLike | Sequence[ArrayLike]",
     output_size: int | tuple[int, int],
-    spatial_scale: float = 1.0,
+    spatial_scale: float | tuple[float, float] = 1.0,
     *,
     batch_indices: "ArrayLike | None" = None,
     layout: str = "NCHW",
@@ -218,7 +218,7 @@ class RoIPool(Settings):
     def __init__(
         self,
         output_size: int | tuple[int, int],
-        spatial_scale: float = 1.0,
+        spatial_scale: float | tuple[float, float] = 1.0,
         *,
         layout: str = "NCHW",
         num_threads: int | None = None,

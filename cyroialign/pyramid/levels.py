@@ -107,24 +107,35 @@ def infer_scales(feature_sizes: Sequence[Any], image_shapes: Sequence[Any]) -> l
     Returns
     -------
     list of float
-        ``2 ** round(log2(height of the map / height of the tallest image))`` for each map: as in
-        torchvision, the width has no say.
+        ``2 ** round(log2(length of the map / length of the images))`` for each map, along the longer axis
+        of the images.
 
     Raises
     ------
     TypeError, ValueError
         Where a size is not (height, width) of whole numbers from 1 up, or there are none.
 
+    Notes
+    -----
+    The tallest image and the widest make the axes of the images; where these are as long as each other, heights
+    are compared. torchvision compares heights alone, so that the padding of a low, wide image makes its scales
+    twice too large or more: 14 x 100 pixels, padded to 32 x 128, have a map of 8 x 32 pixels, of scale 1/2
+    there and 1/4 here.
+
     Examples
     --------
     >>> from cyroialign import infer_scales
     >>> infer_scales([(200, 272), (100, 136), (50, 68)], [(800, 1066), (704, 1088)])
     [0.25, 0.125, 0.0625]
+    >>> infer_scales([(8, 32)], [(14, 100)])
+    [0.25]
     """
-    heights = [height for height, _ in pyramids.list_of_sizes(feature_sizes, "feature_sizes")]
-    tallest = max(height for height, _ in pyramids.list_of_sizes(image_shapes, "image_shapes"))
+    sizes = pyramids.list_of_sizes(feature_sizes, "feature_sizes")
+    image = [max(sides) for sides in zip(*pyramids.list_of_sizes(image_shapes, "image_shapes"), strict=True)]
+    axis = 0 if image[0] >= image[1] else 1
     # np.float32: a logarithm halfway between two whole numbers rounds as torchvision's does.
-    return [2.0 ** float(np.rint(np.float32(math.log2(np.float32(h / tallest))))) for h in heights]
+    octaves = (math.log2(np.float32(size[axis] / image[axis])) for size in sizes)
+    return [2.0 ** float(np.rint(np.float32(octave))) for octave in octaves]
 
 
 def level_range(scales: Sequence[float]) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """RoIAlign on a feature pyramid, all levels at once."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,9 @@ class MultiScaleRoIAlign(Settings):
         Names of the maps to pool from, from the finest to the coarsest. Other maps are not looked at.
     output_size, sampling_ratio, aligned, mode, layout, num_threads
         As in `roi_align`. torchvision's class has no `aligned`: it is False there.
+    spatial_scales : sequence of float or (float, float), optional
+        Feature pixels for one pixel of the image, or (y, x) of them, for each map; by default those that
+        `infer_scales` finds.
     canonical_scale, canonical_level : optional
         As in `assign_levels`.
 
@@ -43,16 +47,16 @@ class MultiScaleRoIAlign(Settings):
 
     Notes
     -----
-    Maps have a `spatial_scale` each, the power of two next to the height of the map divided by that of the
-    tallest image, as in torchvision. Boxes of all levels are pooled in one pass, straight to their place in
+    Maps have a `spatial_scale` each, given or inferred: `infer_scales` says how, and how torchvision's rule
+    differs for low, wide images. Boxes of all levels are pooled in one pass, straight to their place in
     the result: each has the same bits as from `roi_align` on the map of its level. As there, bits do not
     depend on the number of threads or the SIMD level. The gradients have the bits of `roi_align_backward`,
     level by level, unless there are so many boxes that they are carried out in several portions.
 
     The defaults are torchvision's class, which leaves out silently what `featmap_names` has and `x` has not;
     here that is an error. detectron2's ROIPooler with "ROIAlignV2" is ``aligned=True``; its scales are given,
-    not inferred, and `assign_levels` says how its rule of levels differs. Where scales are not powers of two,
-    or levels have another rule, call `roi_align` level by level.
+    as `spatial_scales` are, and `assign_levels` says how its rule of levels differs. Where levels have
+    another rule, call `roi_align` level by level.
 
     References
     ----------
@@ -76,6 +80,7 @@ class MultiScaleRoIAlign(Settings):
         output_size: int | tuple[int, int],
         sampling_ratio: int,
         *,
+        spatial_scales: "Sequence[float | tuple[float, float]] | None" = None,
         canonical_scale: float = 224,
         canonical_level: int = 4,
         aligned: bool = False,
@@ -86,6 +91,8 @@ class MultiScaleRoIAlign(Settings):
         names = pyramids.map_names(featmap_names)
         validation.output_size(output_size)
         validation.sampling_ratio(sampling_ratio)
+        if spatial_scales is not None:
+            pyramids.spatial_scales(spatial_scales, names)
         validation.scale(canonical_scale, True, "canonical_scale")
         pyramids.level_number(canonical_level, "canonical_level")
         validation.flag(aligned, "aligned")
@@ -96,6 +103,7 @@ class MultiScaleRoIAlign(Settings):
         self.featmap_names = names
         self.output_size = output_size
         self.sampling_ratio = sampling_ratio
+        self.spatial_scales = spatial_scales
         self.canonical_scale = canonical_scale
         self.canonical_level = canonical_level
         self.aligned = aligned
@@ -203,21 +211,27 @@ class MultiScaleRoIAlign(Settings):
         images = sizes[0][0]
         pyramids.list_of_sizes(image_shapes, "image_shapes", images, "an image")
         pyramids.boxes_by_image(boxes, images)
-        scales, levels = [1.0] * len(names), np.zeros(0, np.intp)
+        scales, levels = ((1.0, 1.0),) * len(names), np.zeros(0, np.intp)
         count = sum(len(validation.box_array(one, f"boxes[{i}]", 4)) for i, one in enumerate(boxes))
         if count:
             pyramids.pixels_to_pool(sizes, names, count)
-            scales = infer_scales([size[2:] for size in sizes], image_shapes)
-            pyramids.finest_first(scales, names)
+            scales = self._scales(sizes, image_shapes)
             levels = assign_levels(
                 boxes,
-                *level_range(scales),
+                *level_range([math.sqrt(y * x) for y, x in scales]),
                 canonical_scale=self.canonical_scale,
                 canonical_level=self.canonical_level,
             ).astype(np.intp, copy=False)
-        pairs = tuple((scale, scale) for scale in scales)
-        rois = read_boxes_of_levels(boxes, images, maps[0].dtype, pairs, levels, bool(self.aligned))
+        rois = read_boxes_of_levels(boxes, images, maps[0].dtype, scales, levels, bool(self.aligned))
         return _Pyramid(maps, sizes, rois)
+
+    def _scales(self, sizes: list[memory_order.Size], image_shapes: Any) -> tuple[tuple[float, float], ...]:
+        """The (y, x) scales of maps, finest first."""
+        if self.spatial_scales is not None:
+            return pyramids.spatial_scales(self.spatial_scales, self.featmap_names)
+        scales = infer_scales([size[2:] for size in sizes], image_shapes)
+        pyramids.finest_first(scales, self.featmap_names)
+        return tuple((scale, scale) for scale in scales)
 
 
 class _Pyramid(NamedTuple):
