@@ -13,7 +13,9 @@ names:
 
 Gradients go to the maps, and from `roi_align` and `MultiScaleRoIAlign` to the boxes too, as
 `cyroialign.roi_align_boxes_backward` defines them. The gradient to the maps can be differentiated again, to
-boxes as well. That of `roi_pool` cannot, as in torchvision, nor can that to the boxes: NotImplementedError.
+boxes as well; that to the boxes cannot: NotImplementedError. Forward mode, dual tensors and `torch.func.jvp`,
+goes from the maps alone: boxes with a tangent are a NotImplementedError, except in `roi_pool`, which rounds
+them. The transforms of `torch.func` work, and work on each other; ``vmap`` makes one call for each entry.
 
 What torchvision 0.29 does otherwise:
 
@@ -23,7 +25,8 @@ What torchvision 0.29 does otherwise:
   rounded at every step, and bfloat16 is refused but under autocast.
 - A bin of `roi_pool` that holds nothing but NaN and -inf is -inf, and -3.4e38 there.
 - A name that `MultiScaleRoIAlign` looks for in vain is a ValueError, and left out there.
-- There no result is channels_last, and boxes have no gradient.
+- There no result is channels_last, and boxes have no gradient. Nothing can be differentiated again, and in
+  forward mode every tangent is 0.
 """
 
 try:

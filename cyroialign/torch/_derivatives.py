@@ -1,8 +1,8 @@
 """How the operators are differentiated, backwards and forwards, and mapped over a further axis.
 
 RoIAlign is linear in the maps. So it and its transpose are the gradient of each other, the tangent of a
-result is the result of the tangent, and there is one gradient to the boxes. `roi_pool` is linear as long as its
-winners stay the same: then it is the transpose of its gradient.
+result is the result of the tangent, and there is one gradient to the boxes. `roi_pool` is linear as long as
+its winners stay the same: then it is the transpose of its gradient.
 
 A kernel below PyTorch's own derivatives would lose tangents silently. So those of the operators stand at its
 key "Autograd", where each transform of `torch.func` comes by in turn, as calls without transforms do.
@@ -44,7 +44,7 @@ def differentiable(
         The tangent of the result from those of the tensors, of which some are None; None if it is 0.
     """
 
-    class Backward(_SingleLevelFunction):  # for the transform at work alone: the others come by later
+    class Derivative(_SingleLevelFunction):  # for the transform at work alone: the others come by later
         @staticmethod
         def forward(ctx: Any, keyset: Any, arguments: Sequence[Any], *tensors: Tensor) -> Any:
             ctx.needed = ctx.needs_input_grad[2:]
@@ -61,7 +61,7 @@ def differentiable(
 
         _compiled_autograd_key = torch.autograd.Function._compiled_autograd_key
 
-    Backward.__name__ = Backward.__qualname__ = f"{operator._opname}_derivative"
+    named = type(operator._opname, (Derivative,), {})  # as grad_fn shows it
 
     def below(keyset: Any, arguments: Sequence[Any]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
@@ -86,7 +86,7 @@ def differentiable(
             return [forward_ad.make_dual(*pair, level=0) for pair in zip(result, tangent, strict=True)]
         if torch.is_grad_enabled() and any(one.requires_grad for one in given):
             with enable_single_level_autograd_function():
-                result = Backward.apply(keyset, arguments, *given)
+                result = named.apply(keyset, arguments, *given)
             return list(result) if isinstance(result, tuple) else result
         return below(keyset, arguments)
 

@@ -90,12 +90,13 @@ class MultiScaleRoIAlign(nn.Module):
         canonical_level: int = 4,
     ) -> None:
         super().__init__()
-        settings = {"canonical_scale": canonical_scale, "canonical_level": canonical_level}
+        settings: dict[str, Any] = {"canonical_scale": canonical_scale, "canonical_level": canonical_level}
         if spatial_scales is not None:
             settings["spatial_scales"] = spatial_scales
-        checked = cyroialign.MultiScaleRoIAlign(featmap_names, output_size, sampling_ratio, **settings)
+        height, width = _arguments.bins(output_size)
+        checked = cyroialign.MultiScaleRoIAlign(featmap_names, (height, width), sampling_ratio, **settings)
         self.featmap_names = checked.featmap_names
-        self.output_size = tuple(_arguments.bins(output_size))
+        self.output_size = (height, width)
         self.sampling_ratio = sampling_ratio
         self.spatial_scales = spatial_scales
         self.canonical_scale = canonical_scale

@@ -181,10 +181,11 @@ def roi_pool_at_winners(
     scale_x: float,
 ) -> Tensor:
     """Of `values` what lies where roi_pool finds the largest pixels of `input`; 0 where it finds none."""
-    maps = to_array(input)
-    planes = maps.reshape(*maps.shape[:2], -1).astype(np.float64 if maps.dtype == np.float64 else np.float32)
-    pixels = planes.shape[2]
-    if pixels > MOST_RANKS and planes.dtype == np.float32:
+    maps, given = to_array(input), to_array(values)
+    pixels = math.prod(maps.shape[2:])
+    single = maps.dtype != np.float64
+    planes: Any = maps.reshape(*maps.shape[:2], pixels).astype(np.float32 if single else np.float64)
+    if pixels > MOST_RANKS and single:
         raise NotImplementedError(
             f"the winners of roi_pool are known for maps of at most {MOST_RANKS} pixels a channel, or of "
             f"float64, got {pixels}"
@@ -200,11 +201,9 @@ def roi_pool_at_winners(
     images = to_array(boxes)[:, 0].astype(np.intp)[:, None, None, None]
     channels = np.arange(maps.shape[1])[:, None, None]
     order = np.where(found, pixels - won, 0).astype(np.intp)
-    given = to_array(values)
-    given = given.reshape(*given.shape[:2], -1)
     result = np.zeros(won.shape, given.dtype)
     if result.size:
-        taken = given[images, channels, pixel_of[images, channels, order]]
+        taken = given.reshape(planes.shape)[images, channels, pixel_of[images, channels, order]]
         result[found] = taken[found]
     return in_order_of(values, result.shape).copy_(to_tensor(result))
 

@@ -1,6 +1,7 @@
 """Maps, boxes and pyramids of these tests, as tensors."""
 
 import numpy as np
+import pytest
 import torch
 from reference import random_boxes
 
@@ -19,6 +20,7 @@ SETTINGS = {  # what follows the output size
 CASES = [(name, settings) for name in SETTINGS for settings in SETTINGS[name]]
 PYRAMID = {"fine": (2, 6, 24, 20), "coarse": (2, 6, 12, 10)}
 IMAGES = [(47, 40), (48, 37)]
+WITH_TANGENTS = pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # by torch itself
 
 
 def random(shape, dtype=torch.float32, order=torch.contiguous_format, seed=0):
@@ -72,3 +74,11 @@ def smooth_boxes(requires_grad=False):
 
 def with_images(corners):
     return torch.cat([torch.arange(2.0).to(corners)[:, None], corners], 1)
+
+
+def numpy_gradient(name, grad_output, input, boxes, settings):
+    function = getattr(cyroialign, f"{name}_backward")
+    grad_output, input, boxes = (operators.to_array(one) for one in (grad_output, input, boxes))
+    if name == "roi_pool":
+        return function(grad_output, input, boxes, BINS, *settings)
+    return function(grad_output, boxes, input.shape, *settings)

@@ -9,9 +9,11 @@ from tensors import (
     BINS,
     COUNT,
     SHAPE,
+    WITH_TANGENTS,
     random,
     some_boxes,
 )
+from torch.func import grad, jvp
 
 from cyroialign.torch import _operators as operators
 from cyroialign.torch import accelerate_torchvision, roi_align
@@ -88,3 +90,51 @@ def test_accelerate_without_torchvision(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ImportError, match="torchvision"):
         accelerate_torchvision()
+
+
+@pytest.mark.usefixtures("stand_in")
+@WITH_TANGENTS
+def test_accelerated_derivatives():
+    """Those of roi_align to the map, in both modes and of second order; boxes have none."""
+    boxes, settings = some_boxes().double(), (0.5, *BINS, 2, True)
+    input, direction = (random(SHAPE, torch.float64, seed=seed) for seed in range(2))
+
+    def theirs(input, boxes=boxes):
+        return torch.ops.torchvision.roi_align(input, boxes, *settings)
+
+    def ours(input):
+        return roi_align(input, boxes, BINS, 0.5, 2, True)
+
+    def loss(pool):
+        return lambda x: pool(x).pow(3).sum()
+
+    with accelerate_torchvision():
+        assert torch.equal(jvp(theirs, (input,), (direction,))[1], ours(direction))
+        assert torch.equal(grad(loss(theirs))(input), grad(loss(ours))(input))
+        for one in (grad, lambda pool: lambda v: jvp(pool, (v,), (direction,))[1]):
+            second = jvp(one(loss(theirs)), (input,), (direction,))[1]
+            assert second.abs().max() > 0.1
+            assert torch.equal(second, jvp(one(loss(ours)), (input,), (direction,))[1])
+        steep = [lambda x, pool=pool: grad(loss(pool))(x).square().sum() for pool in (theirs, ours)]
+        assert torch.equal(*(grad(one)(input) for one in steep))
+        with pytest.raises(NotImplementedError, match=r"torchvision\.ops\.roi_align has no forward-mode"):
+            jvp(lambda boxes: theirs(input, boxes), (boxes,), (boxes,))
+        leaf, rows = input.clone().requires_grad_(), boxes.clone().requires_grad_()
+        output = theirs(leaf, rows)
+    with pytest.raises(RuntimeError, match="roi_align.* invalid gradient"):  # which is the stand-in's
+        output.sum().backward()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_accelerated_interrupts(monkeypatch):
+    def interrupted(requested):
+        raise KeyboardInterrupt
+
+    with accelerate_torchvision():
+        leaf = random(SHAPE).requires_grad_()
+        output = torch.ops.torchvision.roi_align(leaf, some_boxes(), 0.5, *BINS, 2, True)
+        monkeypatch.setattr("cyroialign._threads.threads_for", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            torch.ops.torchvision.roi_align(leaf, some_boxes(), 0.5, *BINS, 2, True)
+        with pytest.raises(KeyboardInterrupt):
+            output.sum().backward()

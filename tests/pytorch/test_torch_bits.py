@@ -15,6 +15,7 @@ from tensors import (
     SHAPE,
     bits,
     boxes_of_levels,
+    numpy_gradient,
     numpy_pooler,
     of_images,
     pooler,
@@ -26,14 +27,6 @@ from tensors import (
 import cyroialign.torch
 from cyroialign.torch import MultiScaleRoIAlign, RoIAlign, roi_align
 from cyroialign.torch import _operators as operators
-
-
-def numpy_gradient(name, grad_output, input, boxes, settings):
-    function = getattr(cyroialign, f"{name}_backward")
-    grad_output, input, boxes = (operators.to_array(one) for one in (grad_output, input, boxes))
-    if name == "roi_pool":
-        return function(grad_output, input, boxes, BINS, *settings)
-    return function(grad_output, boxes, input.shape, *settings)
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)

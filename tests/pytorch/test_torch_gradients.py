@@ -4,6 +4,7 @@ import pytest
 import torch
 from tensors import (
     BINS,
+    COUNT,
     IMAGES,
     SETTINGS,
     SHAPE,
@@ -118,3 +119,17 @@ def test_no_gradient_to_boxes_as_in_torchvision():
         pool(input, boxes, BINS).sum().backward()
         assert boxes.grad is None
         assert input.grad is not None
+
+
+def test_derivatives_have_names():
+    output = roi_align(random(SHAPE).requires_grad_(), some_boxes(), BINS)
+    assert output.grad_fn.name() == "roi_alignBackward"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_memory_of_the_map_is_kept_for_boxes_alone(kept):
+    """The gradient to the map needs its shape, and so lets its memory go."""
+    input = random(SHAPE)
+    output = roi_align((input * 2).requires_grad_(), some_boxes().requires_grad_(kept), BINS)
+    saved = [one.shape for one in output.grad_fn.saved_tensors]
+    assert saved == [(COUNT, 5), SHAPE][: 1 + kept]

@@ -7,6 +7,7 @@ from tensors import (
     CASES,
     IMAGES,
     SHAPE,
+    WITH_TANGENTS,
     boxes_of_levels,
     pooler,
     pyramid,
@@ -20,8 +21,7 @@ from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, vjp, v
 import cyroialign.torch
 from cyroialign.torch import MultiScaleRoIAlign
 
-# Of torch itself, at the first dual tensor.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:FutureWarning")
+pytestmark = WITH_TANGENTS
 
 SMALL = (2, 6, 8, 9)
 SMALL_BOXES = with_images(smooth_boxes())
