@@ -61,7 +61,8 @@ def differentiable(
 
         _compiled_autograd_key = torch.autograd.Function._compiled_autograd_key
 
-    named = type(operator._opname, (Derivative,), {})  # as grad_fn shows it
+    make: Any = type(Derivative)
+    named = make(f"{operator._opname}", (Derivative,), {})  # as grad_fn shows it
 
     def below(keyset: Any, arguments: Sequence[Any]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():

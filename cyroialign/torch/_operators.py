@@ -29,7 +29,7 @@ def operator(function: Any) -> Any:
     """
     name = function.__name__
     schema = torch.library.infer_schema(function, mutates_args=())
-    LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    LIBRARY.define(f"{name}{schema}", tags=torch.Tag.pt2_compliant_tag)
     LIBRARY.impl(name, function, "CPU")
     ALL.append(getattr(torch.ops.cyroialign, name).default)
     return ALL[-1]

@@ -121,7 +121,7 @@ def test_accelerated_derivatives():
             jvp(lambda boxes: theirs(input, boxes), (boxes,), (boxes,))
         leaf, rows = input.clone().requires_grad_(), boxes.clone().requires_grad_()
         output = theirs(leaf, rows)
-    with pytest.raises(RuntimeError, match="roi_align.* invalid gradient"):  # which is the stand-in's
+    with pytest.raises(RuntimeError, match=r"roi_align.* invalid gradient"):  # which is the stand-in's
         output.sum().backward()
 
 
