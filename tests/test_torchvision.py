@@ -77,6 +77,7 @@ def test_half_precision(seed):
     close(cyroialign.torch.roi_align(*arguments), torchvision.ops.roi_align(*arguments), torch.float16)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # by torch itself
 def test_what_differs():
     """What the documentation says of torchvision."""
     input = torch.rand(1, 4, 5, 5)
@@ -93,6 +94,8 @@ def test_what_differs():
     assert torchvision.ops.roi_align(last, whole, 2).is_contiguous()
     pool = torchvision.ops.MultiScaleRoIAlign(["a", "b"], 2, 2)
     assert pool({"a": input}, [whole[:, 1:]], [(5, 5)]).shape == (1, 4, 2, 2)
+    tangent = torch.func.jvp(lambda x: torchvision.ops.roi_align(x, whole, 2), (input,), (input,))[1]
+    assert (tangent == 0).all()
     output = torchvision.ops.roi_pool(input.requires_grad_(), whole, 2)
     [gradient] = torch.autograd.grad(output.square().sum(), input, create_graph=True)
     with pytest.raises(RuntimeError, match="double backwards on roi_pool not supported"):
@@ -150,6 +153,32 @@ def test_accelerated_operators():
         for one, other in zip(results["before"], results["after"], strict=True):
             assert torch.equal(one, other)
         assert not torch.equal(results["before"][0], results["within"][0])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # by torch itself
+def test_accelerated_derivatives():
+    """In forward mode and of second order, where torchvision has zeros and errors, as of cyroialign's own."""
+    input, boxes, output_size, *settings = some_call(2, torch.float64)
+    direction = input.flip(3)
+
+    def loss(module):
+        return lambda x: module.ops.roi_align(x, boxes, output_size, *settings).pow(3).sum()
+
+    def ours(x):
+        return cyroialign.torch.roi_align(x, boxes, output_size, *settings).pow(3).sum()
+
+    for way in (
+        lambda one: torch.func.jvp(one, (input,), (direction,))[1],
+        lambda one: torch.func.grad(one)(input),
+        lambda one: torch.func.jvp(torch.func.grad(one), (input,), (direction,))[1],
+        lambda one: torch.func.grad(lambda x: torch.func.grad(one)(x).square().sum())(input),
+    ):
+        with accelerate_torchvision():
+            derivative = way(loss(torchvision))
+        assert derivative.abs().max() > 0
+        assert torch.equal(derivative, way(ours))
+    with accelerate_torchvision(), pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda rows: torchvision.ops.roi_align(input, rows, 2), (boxes,), (boxes,))
 
 
 def test_accelerated_under_autocast():

@@ -50,14 +50,13 @@ def forward(
     images, channels, height, width = memory_order.sizes(maps.shape, channels_last)
     rois = read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
     validation.room_for_boxes(height, width, len(rois.rows))
-    threads = threads_for(num_threads)
     if pooling in POSITION_SENSITIVE:
         channels = validation.channels_of_bins(channels, bins)
     size = (len(rois.rows), channels, *bins)
     if out is not None:
         dtype = dtypes.of_result(maps.dtype)
         memory_order.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
-    return pool(pooling, (maps,), rois, size, ratio, layout, channels_last, threads, out)
+    return pool(pooling, (maps,), rois, size, ratio, layout, channels_last, num_threads, out)
 
 
 def pool(
@@ -68,10 +67,11 @@ def pool(
     ratio: int,
     layout: str,
     channels_last: bool,
-    threads: int,
+    num_threads: Any,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW)."""
+    threads = threads_for(num_threads)
     dtype = dtypes.of_result(maps[0].dtype)
     if not kernels(maps[0].dtype).can(FORWARD, pooling):
         maps = tuple(map(dtypes.as_sums, maps))
@@ -127,11 +127,10 @@ def backward(
         _, channels_last = memory_order.in_kernel_order(given[1], layout)
         grads = memory_order.in_given_order(given[0], layout, channels_last)
     validation.room_for_boxes(height, width, len(rois.rows))
-    threads = threads_for(num_threads)
     if out is not None:
         memory_order.check_out(out, size, grads.dtype, layout, channels_last, [*given, *rois.given])
     maps = None if pooling in LINEAR else (given[1],)
-    return scatter(pooling, grads, maps, rois, (size,), ratio, layout, channels_last, threads, out)[0]
+    return scatter(pooling, grads, maps, rois, (size,), ratio, layout, channels_last, num_threads, out)[0]
 
 
 def scatter(
@@ -143,10 +142,11 @@ def scatter(
     ratio: int,
     layout: str,
     channels_last: bool,
-    threads: int,
+    num_threads: Any,
     out: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Sum the gradients to maps of the given (N, C, H, W), one a level, from a checked one to the result."""
+    threads = threads_for(num_threads)
     dtype = grads.dtype
     if not kernels(dtype).can(BACKWARD, pooling):
         grads = dtypes.as_sums(grads)

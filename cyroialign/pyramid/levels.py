@@ -138,12 +138,14 @@ def infer_scales(feature_sizes: Sequence[Any], image_shapes: Sequence[Any]) -> l
     return [2.0 ** float(np.rint(np.float32(octave))) for octave in octaves]
 
 
-def level_range(scales: Sequence[float]) -> tuple[int, int]:
-    """Tell (min_level, max_level) of maps with the given scales, finest first.
+def level_range(scales: Sequence[float | tuple[float, float]]) -> tuple[int, int]:
+    """Tell (min_level, max_level) of maps with the given scales, or pairs (y, x) of them, finest first.
 
     No more levels than maps: of maps that skip a level, the last takes what is too large for the others.
     """
-    first, last = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
+    ends = (scales[0], scales[-1])
+    means = (math.sqrt(math.prod(one)) if isinstance(one, tuple) else one for one in ends)
+    first, last = (round(-math.log2(scale)) for scale in means)
     pyramids.level_numbers(first, last)
     return first, min(last, first + len(scales) - 1)
 

@@ -1,6 +1,5 @@
 """RoIAlign on a feature pyramid, all levels at once."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,7 +7,6 @@ import numpy as np
 
 from cyroialign.arguments import memory_order, pyramids, validation
 from cyroialign.arguments.boxes import Boxes, read_boxes_of_levels
-from cyroialign.arguments.threads import threads_for
 from cyroialign.operators import calls
 from cyroialign.operators.roi_align import POOLINGS
 from cyroialign.operators.settings import Settings
@@ -152,7 +150,7 @@ class MultiScaleRoIAlign(Settings):
             validation.sampling_ratio(self.sampling_ratio),
             self.layout,
             channels_last,
-            threads_for(self.num_threads),
+            self.num_threads,
         )
 
     def backward(
@@ -198,7 +196,7 @@ class MultiScaleRoIAlign(Settings):
             validation.sampling_ratio(self.sampling_ratio),
             self.layout,
             channels_last,
-            threads_for(self.num_threads),
+            self.num_threads,
         )
         return dict(zip(self.featmap_names, gradients, strict=True))
 
@@ -218,7 +216,7 @@ class MultiScaleRoIAlign(Settings):
             scales = self._scales(sizes, image_shapes)
             levels = assign_levels(
                 boxes,
-                *level_range([math.sqrt(y * x) for y, x in scales]),
+                *level_range(scales),
                 canonical_scale=self.canonical_scale,
                 canonical_level=self.canonical_level,
             ).astype(np.intp, copy=False)

@@ -1,8 +1,7 @@
-"""What PyTorch dispatches: the operators, the shape and order of their results, and their gradients.
+"""What PyTorch dispatches: the operators on CPU tensors, and the shape and order of their results.
 
 Each takes its maps first, a tensor or the levels of a pyramid, and its boxes as rows of (batch_index, x1, y1,
-x2, y2). RoIAlign is linear in the maps: so it and its transpose are the gradient of each other, and have one
-and the same gradient to the boxes.
+x2, y2). A spatial_scale is two numbers, (y, x). `_derivatives` says how they are differentiated.
 """
 
 import math
@@ -17,17 +16,45 @@ from torch import Tensor
 import cyroialign
 from cyroialign.pyramid.levels import infer_scales, level_range
 
+NAMESPACE = "cyroialign"
+LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+ALL: list[Any] = []  # the operators
+MOST_RANKS = 2**24  # that float32 has, one for each pixel of a plane
+
 
 def operator(function: Any) -> Any:
-    """Make a function on CPU tensors the operator of its name."""
-    name = f"cyroialign::{function.__name__}"
-    return torch.library.custom_op(name, function, mutates_args=(), device_types="cpu")
+    """Make a function on CPU tensors the operator of its name, without derivatives.
+
+    `torch.library.custom_op` would add those that it knows, and it knows neither forward mode nor torch.func.
+    """
+    name = function.__name__
+    schema = torch.library.infer_schema(function, mutates_args=())
+    LIBRARY.define(f"{name}{schema}", tags=torch.Tag.pt2_compliant_tag)
+    LIBRARY.impl(name, function, "CPU")
+    ALL.append(getattr(torch.ops.cyroialign, name).default)
+    return ALL[-1]
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
     """View a tensor as an array."""
+    reach = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    needed = (tensor.storage_offset() + reach) * tensor.element_size() if tensor.numel() else 0
+    held = tensor.untyped_storage().nbytes()
+    if held < needed:  # of which torch would show NumPy what lies there now
+        raise ValueError(
+            f"a tensor of shape {tuple(tensor.shape)} must have memory, {needed} bytes, and its storage has "
+            f"{held}: it was freed or resized"
+        )
+    try:
+        return view(tensor)
+    except TypeError as error:
+        raise TypeError(f"tensors must have a dtype of NumPy, or bfloat16, got {tensor.dtype}") from error
+
+
+def view(tensor: Tensor) -> np.ndarray:
+    """View a tensor that has memory."""
     if tensor.dtype is torch.bfloat16:  # of which torch shows NumPy nothing but the bits
-        return to_array(tensor.detach().view(torch.int16)).view(ml_dtypes.bfloat16)
+        return view(tensor.detach().view(torch.int16)).view(ml_dtypes.bfloat16)
     array: np.ndarray = tensor.detach().numpy()
     return array
 
@@ -37,6 +64,11 @@ def to_tensor(array: np.ndarray) -> Tensor:
     if array.dtype.type is ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+def scale_of(y: float, x: float) -> Any:
+    """A spatial_scale as the functions of arrays have it: one number where one will do."""
+    return (y, x) if y < x or y > x else y
 
 
 def call(function: Callable[..., np.ndarray], *arguments: Any) -> Tensor:
@@ -50,11 +82,13 @@ def roi_align(
     input: Tensor,
     boxes: Tensor,
     output_size: Sequence[int],
-    spatial_scale: float,
+    scale_y: float,
+    scale_x: float,
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    return call(cyroialign.roi_align, input, boxes, output_size, spatial_scale, sampling_ratio, aligned)
+    settings = (output_size, scale_of(scale_y, scale_x), sampling_ratio, aligned)
+    return call(cyroialign.roi_align, input, boxes, *settings)
 
 
 @operator
@@ -62,11 +96,12 @@ def roi_align_backward(
     grad_output: Tensor,
     boxes: Tensor,
     input_shape: Sequence[int],
-    spatial_scale: float,
+    scale_y: float,
+    scale_x: float,
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    settings = (input_shape, spatial_scale, sampling_ratio, aligned)
+    settings = (input_shape, scale_of(scale_y, scale_x), sampling_ratio, aligned)
     return call(cyroialign.roi_align_backward, grad_output, boxes, *settings)
 
 
@@ -75,12 +110,13 @@ def roi_align_boxes_backward(
     grad_output: Tensor,
     input: Tensor,
     boxes: Tensor,
-    spatial_scale: float,
+    scale_y: float,
+    scale_x: float,
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
     gradient = torch.zeros_like(boxes, memory_format=torch.contiguous_format)
-    settings = (spatial_scale, sampling_ratio, aligned)
+    settings = (scale_of(scale_y, scale_x), sampling_ratio, aligned)
     gradient[:, 1:] = call(cyroialign.roi_align_boxes_backward, grad_output, input, boxes, *settings)
     return gradient
 
@@ -90,10 +126,12 @@ def ps_roi_align(
     input: Tensor,
     boxes: Tensor,
     output_size: Sequence[int],
-    spatial_scale: float,
+    scale_y: float,
+    scale_x: float,
     sampling_ratio: int,
 ) -> Tensor:
-    return call(cyroialign.ps_roi_align, input, boxes, output_size, spatial_scale, sampling_ratio)
+    settings = (output_size, scale_of(scale_y, scale_x), sampling_ratio)
+    return call(cyroialign.ps_roi_align, input, boxes, *settings)
 
 
 @operator
@@ -101,16 +139,23 @@ def ps_roi_align_backward(
     grad_output: Tensor,
     boxes: Tensor,
     input_shape: Sequence[int],
-    spatial_scale: float,
+    scale_y: float,
+    scale_x: float,
     sampling_ratio: int,
 ) -> Tensor:
-    settings = (input_shape, spatial_scale, sampling_ratio)
+    settings = (input_shape, scale_of(scale_y, scale_x), sampling_ratio)
     return call(cyroialign.ps_roi_align_backward, grad_output, boxes, *settings)
 
 
 @operator
-def roi_pool(input: Tensor, boxes: Tensor, output_size: Sequence[int], spatial_scale: float) -> Tensor:
-    return call(cyroialign.roi_pool, input, boxes, output_size, spatial_scale)
+def roi_pool(
+    input: Tensor,
+    boxes: Tensor,
+    output_size: Sequence[int],
+    scale_y: float,
+    scale_x: float,
+) -> Tensor:
+    return call(cyroialign.roi_pool, input, boxes, output_size, scale_of(scale_y, scale_x))
 
 
 @operator
@@ -119,9 +164,48 @@ def roi_pool_backward(
     input: Tensor,
     boxes: Tensor,
     output_size: Sequence[int],
-    spatial_scale: float,
+    scale_y: float,
+    scale_x: float,
 ) -> Tensor:
-    return call(cyroialign.roi_pool_backward, grad_output, input, boxes, output_size, spatial_scale)
+    settings = (output_size, scale_of(scale_y, scale_x))
+    return call(cyroialign.roi_pool_backward, grad_output, input, boxes, *settings)
+
+
+@operator
+def roi_pool_at_winners(
+    values: Tensor,
+    input: Tensor,
+    boxes: Tensor,
+    output_size: Sequence[int],
+    scale_y: float,
+    scale_x: float,
+) -> Tensor:
+    """Of `values` what lies where roi_pool finds the largest pixels of `input`; 0 where it finds none."""
+    maps, given = to_array(input), to_array(values)
+    pixels = math.prod(maps.shape[2:])
+    single = maps.dtype != np.float64
+    planes: Any = maps.reshape(*maps.shape[:2], pixels).astype(np.float32 if single else np.float64)
+    if pixels > MOST_RANKS and single:
+        raise NotImplementedError(
+            f"the winners of roi_pool are known for maps of at most {MOST_RANKS} pixels a channel, or of "
+            f"float64, got {pixels}"
+        )
+    # Ranks are pooled instead of pixels, as they tell whose they are; the first of equals has the highest.
+    pixel_of = np.argsort(-planes, axis=-1, kind="stable")
+    ranks = np.empty_like(planes)
+    np.put_along_axis(ranks, pixel_of, np.arange(pixels, 0, -1, dtype=planes.dtype)[None, None], axis=-1)
+    ranks[~(planes > -np.inf)] = -np.inf
+    settings = (output_size, scale_of(scale_y, scale_x))
+    won = to_array(call(cyroialign.roi_pool, torch.from_numpy(ranks.reshape(maps.shape)), boxes, *settings))
+    found = won > 0
+    images = to_array(boxes)[:, 0].astype(np.intp)[:, None, None, None]
+    channels = np.arange(maps.shape[1])[:, None, None]
+    order = np.where(found, pixels - won, 0).astype(np.intp)
+    result = np.zeros(won.shape, given.dtype)
+    if result.size:
+        taken = given.reshape(planes.shape)[images, channels, pixel_of[images, channels, order]]
+        result[found] = taken[found]
+    return in_order_of(values, result.shape).copy_(to_tensor(result))
 
 
 @operator
@@ -130,11 +214,12 @@ def roi_align_levels(
     boxes: Tensor,
     output_size: Sequence[int],
     image_sizes: Sequence[int],
+    spatial_scales: Sequence[float],
     sampling_ratio: int,
     canonical_scale: float,
     canonical_level: int,
 ) -> Tensor:
-    pool = pooler(len(x), output_size, sampling_ratio, canonical_scale, canonical_level)
+    pool = pooler(len(x), output_size, spatial_scales, sampling_ratio, canonical_scale, canonical_level)
     maps = dict(zip(pool.featmap_names, map(to_array, x), strict=True))
     shapes = pairs(image_sizes)
     return to_tensor(pool(maps, by_image(boxes, len(x[0])), shapes))
@@ -146,13 +231,15 @@ def roi_align_levels_backward(
     boxes: Tensor,
     x_shapes: Sequence[int],
     image_sizes: Sequence[int],
+    spatial_scales: Sequence[float],
     sampling_ratio: int,
     canonical_scale: float,
     canonical_level: int,
 ) -> list[Tensor]:
     grads = to_array(grad_output)
     shapes = [tuple(x_shapes[i : i + 4]) for i in range(0, len(x_shapes), 4)]
-    pool = pooler(len(shapes), grads.shape[2:], sampling_ratio, canonical_scale, canonical_level)
+    bins = grads.shape[2:]
+    pool = pooler(len(shapes), bins, spatial_scales, sampling_ratio, canonical_scale, canonical_level)
     nothing = np.empty((), grads.dtype)
     maps = {name: np.broadcast_to(nothing, one) for name, one in zip(pool.featmap_names, shapes, strict=True)}
     gradients = pool.backward(grads, maps, by_image(boxes, shapes[0][0]), pairs(image_sizes))
@@ -165,6 +252,7 @@ def roi_align_levels_boxes_backward(
     x: Sequence[Tensor],
     boxes: Tensor,
     image_sizes: Sequence[int],
+    spatial_scales: Sequence[float],
     sampling_ratio: int,
     canonical_scale: float,
     canonical_level: int,
@@ -172,7 +260,7 @@ def roi_align_levels_boxes_backward(
     gradient = torch.zeros_like(boxes, memory_format=torch.contiguous_format)
     if not len(boxes):  # then a map may be without pixels, and so without a scale
         return gradient
-    scales = infer_scales([one.shape[2:] for one in x], pairs(image_sizes))
+    scales = scales_of(spatial_scales) or infer_scales([one.shape[2:] for one in x], pairs(image_sizes))
     levels = cyroialign.assign_levels(
         to_array(boxes),
         *level_range(scales),
@@ -181,8 +269,9 @@ def roi_align_levels_boxes_backward(
     )
     for level, (input, scale) in enumerate(zip(x, scales, strict=True)):
         rows = torch.from_numpy(np.flatnonzero(levels == level))
-        gradient[rows] = roi_align_boxes_backward(
-            grad_output[rows], input, boxes[rows], scale, sampling_ratio, False
+        settings = (scale, sampling_ratio, False)
+        gradient[rows, 1:] = call(
+            cyroialign.roi_align_boxes_backward, grad_output[rows], input, boxes[rows], *settings
         )
     return gradient
 
@@ -190,11 +279,13 @@ def roi_align_levels_boxes_backward(
 def pooler(
     levels: int,
     output_size: Sequence[int],
+    spatial_scales: Sequence[float],
     sampling_ratio: int,
     canonical_scale: float,
     canonical_level: int,
 ) -> cyroialign.MultiScaleRoIAlign:
     """The pooler of levels that have no names."""
+    given: dict[str, Any] = {"spatial_scales": scales_of(spatial_scales)} if spatial_scales else {}
     return cyroialign.MultiScaleRoIAlign(
         [str(level) for level in range(levels)],
         (output_size[0], output_size[1]),
@@ -202,7 +293,13 @@ def pooler(
         canonical_scale=canonical_scale,
         canonical_level=canonical_level,
         num_threads=torch.get_num_threads(),
+        **given,
     )
+
+
+def scales_of(numbers: Sequence[float]) -> list[Any]:
+    """The scale of each level, from (y, x) after (y, x)."""
+    return [scale_of(*numbers[i : i + 2]) for i in range(0, len(numbers), 2)]
 
 
 def pairs(numbers: Sequence[int]) -> list[Sequence[int]]:
@@ -250,86 +347,18 @@ def like_boxes(grad_output: Tensor, maps: Any, boxes: Tensor, *settings: Any) ->
     return torch.zeros_like(boxes, memory_format=torch.contiguous_format)
 
 
-roi_align.register_fake(like_bins)
-roi_align_backward.register_fake(like_map)
-roi_align_boxes_backward.register_fake(like_boxes)
-ps_roi_align.register_fake(like_position_sensitive_bins)
-ps_roi_align_backward.register_fake(like_map)
-roi_pool.register_fake(like_bins)
-roi_pool_backward.register_fake(lambda grad_output, pooled, *settings: in_order_of(pooled, pooled.shape))
-roi_align_levels.register_fake(lambda x, *settings: like_bins(x[0], *settings))
-roi_align_levels_backward.register_fake(like_maps)
-roi_align_levels_boxes_backward.register_fake(like_boxes)
+def fake(operator: Any, function: Callable[..., Any]) -> None:
+    torch.library.register_fake(operator.name(), function, lib=LIBRARY)
 
 
-# Gradients.
-
-
-def linear(pool: Any, transpose: Any, to_boxes: Any = None) -> None:
-    """Make a linear operator and its transpose the gradient of each other, and `to_boxes` that of both."""
-
-    def keep(ctx: Any, inputs: Any, output: Any) -> None:
-        maps, boxes, _, *ctx.settings = inputs
-        ctx.several = isinstance(maps, Sequence)
-        maps = maps if ctx.several else [maps]
-        ctx.shapes = [side for one in maps for side in one.shape]
-        ctx.save_for_backward(boxes, *(maps if to_boxes and boxes.requires_grad else ()))
-
-    def differentiate(ctx: Any, grad_output: Tensor) -> Any:
-        boxes, *maps = ctx.saved_tensors
-        needed, boxes_needed, *_ = ctx.needs_input_grad
-        grad_maps = [None] * len(needed) if ctx.several else None
-        if any(needed) if ctx.several else needed:
-            grad_maps = transpose(grad_output, boxes, ctx.shapes, *ctx.settings)
-        grad_boxes = None
-        if to_boxes and boxes_needed:
-            maps = maps if ctx.several else maps[0]
-            grad_boxes = to_boxes(grad_output, maps, boxes, *ctx.settings)
-        return grad_maps, grad_boxes, None, *(None for _ in ctx.settings)
-
-    def keep_transposed(ctx: Any, inputs: Any, output: Any) -> None:
-        grad_output, boxes, _, *ctx.settings = inputs
-        ctx.output_size = grad_output.shape[2:]
-        ctx.save_for_backward(boxes, *([grad_output] if to_boxes and boxes.requires_grad else ()))
-
-    def differentiate_transposed(ctx: Any, maps: Any) -> Any:
-        """The gradient to grad_output pools `maps`, which is the gradient to the result."""
-        boxes, *grad_output = ctx.saved_tensors
-        needed, boxes_needed, *_ = ctx.needs_input_grad
-        grad_grad_output = pool(maps, boxes, ctx.output_size, *ctx.settings) if needed else None
-        grad_boxes = None
-        if to_boxes and boxes_needed:
-            grad_boxes = to_boxes(*grad_output, maps, boxes, *ctx.settings)
-        return grad_grad_output, grad_boxes, None, *(None for _ in ctx.settings)
-
-    pool.register_autograd(differentiate, setup_context=keep)
-    transpose.register_autograd(differentiate_transposed, setup_context=keep_transposed)
-
-
-def keep_winners(ctx: Any, inputs: Any, output: Any) -> None:
-    input, boxes, *ctx.settings = inputs
-    ctx.save_for_backward(input, boxes)
-
-
-def differentiate_winners(ctx: Any, grad_output: Tensor) -> Any:
-    return roi_pool_backward(grad_output, *ctx.saved_tensors, *ctx.settings), None, None, None
-
-
-def differentiate_winners_again(ctx: Any, grad_input: Tensor) -> Any:
-    """To `input` it is 0, as a small change changes no winner."""
-    if ctx.needs_input_grad[0]:
-        raise NotImplementedError("the gradient of roi_pool cannot be differentiated once more")
-    return None, None, None, None, None
-
-
-def refuse(ctx: Any, grad_boxes: Tensor) -> Any:
-    raise NotImplementedError("the gradient of RoIAlign to its boxes cannot be differentiated once more")
-
-
-linear(roi_align, roi_align_backward, roi_align_boxes_backward)
-linear(roi_align_levels, roi_align_levels_backward, roi_align_levels_boxes_backward)
-linear(ps_roi_align, ps_roi_align_backward)
-roi_pool.register_autograd(differentiate_winners, setup_context=keep_winners)
-roi_pool_backward.register_autograd(differentiate_winners_again)
-roi_align_boxes_backward.register_autograd(refuse)
-roi_align_levels_boxes_backward.register_autograd(refuse)
+fake(roi_align, like_bins)
+fake(roi_align_backward, like_map)
+fake(roi_align_boxes_backward, like_boxes)
+fake(ps_roi_align, like_position_sensitive_bins)
+fake(ps_roi_align_backward, like_map)
+fake(roi_pool, like_bins)
+fake(roi_pool_backward, lambda grad_output, pooled, *settings: in_order_of(pooled, pooled.shape))
+fake(roi_pool_at_winners, lambda values, pooled, *settings: like_bins(values, *settings))
+fake(roi_align_levels, lambda x, *settings: like_bins(x[0], *settings))
+fake(roi_align_levels_backward, like_maps)
+fake(roi_align_levels_boxes_backward, like_boxes)

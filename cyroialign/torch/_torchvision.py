@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import cyroialign
-from cyroialign import _torch_operators as operators
+from cyroialign.torch import _derivatives as derivatives
+from cyroialign.torch import _operators as operators
 
 _lock = threading.Lock()
 _active: set["Acceleration"] = set()
@@ -44,7 +45,8 @@ def accelerate_torchvision() -> Acceleration:
     """Let cyroialign compute `torchvision.ops.roi_align` and its gradient on the CPU, for the whole process.
 
     It takes effect when called. What calls `torchvision.ops.roi_align` stays as it is: detectors, their
-    training, graphs of `torch.export` and `torch.compile`.
+    training, graphs of `torch.export` and `torch.compile`. Its derivatives are those of
+    `cyroialign.torch.roi_align` to the map, in forward mode too, where torchvision's own tangent is 0.
 
     Returns
     -------
@@ -81,7 +83,42 @@ def _register() -> Any:
         warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel", UserWarning)
         library.impl("roi_align", _roi_align, "CPU")
         library.impl("_roi_align_backward", _roi_align_backward, "CPU")
+        _differentiate(library)
     return library
+
+
+def _differentiate(library: Any) -> None:
+    """Put derivatives before those of torchvision, of which tangents come out as 0, silently."""
+    pool, transpose = (
+        torch.ops.torchvision.roi_align.default,
+        torch.ops.torchvision._roi_align_backward.default,
+    )
+
+    def keep(ctx: Any, input: Tensor, rois: Tensor, *settings: Any) -> None:
+        ctx.shape, ctx.settings = input.shape, settings
+        ctx.save_for_backward(rois)
+
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        before, after = ctx.settings[:3], ctx.settings[3:]
+        gradient = None
+        if ctx.needed[0]:
+            gradient = transpose(grad_output, *ctx.saved_tensors, *before, *ctx.shape, *after)
+        return gradient, None
+
+    def keep_transposed(ctx: Any, grad: Tensor, rois: Tensor, *settings: Any) -> None:
+        ctx.settings = settings[:3] + settings[7:]  # all but the shape of the map
+        ctx.save_for_backward(rois)
+
+    def backward_transposed(ctx: Any, grad_input: Tensor) -> Any:
+        return pool(grad_input, *ctx.saved_tensors, *ctx.settings) if ctx.needed[0] else None, None
+
+    name = "torchvision.ops.roi_align"
+    tangents = derivatives.of_tangents
+    settings = {"library": library, "key": "AutogradCPU"}
+    derivatives.differentiable(pool, keep, backward, tangents(pool, name), **settings)
+    derivatives.differentiable(
+        transpose, keep_transposed, backward_transposed, tangents(transpose, name), **settings
+    )
 
 
 def _roi_align(
