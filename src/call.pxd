@@ -17,6 +17,7 @@ cdef enum:  # a pooling: what becomes of the samples or pixels of a bin; the ord
     ROI_POOL
     PS_ROI_ALIGN
     PS_ROI_POOL
+    PRROI_POOL
     POOLINGS
 
 

@@ -110,9 +110,9 @@ def gradient(value: Any) -> np.ndarray:
     return feature_map(value, "grad_output", dtypes.GRADIENTS)
 
 
-def map_of_gradient(value: Any, grad_output: np.ndarray, unread: bool) -> np.ndarray:
-    """Check the input that was given with a gradient, which depends on it unless it is `unread`."""
-    if unread:
+def map_of_gradient(value: Any, grad_output: np.ndarray, read: bool) -> np.ndarray:
+    """Check the input that was given with a gradient, and whether it can be read if it has to be."""
+    if not read:
         return as_array(value, "input")
     array = feature_map(value, "input")
     gradient_dtype(grad_output, array, "input")

@@ -13,9 +13,11 @@ from cyroialign._kernels import (
     BACKWARD,
     BOXES_BACKWARD,
     FORWARD,
-    MEAN,
+    MAX,
+    ONNX_MAX,
     PS_ROI_ALIGN,
     PS_ROI_POOL,
+    ROI_POOL,
     CallSettings,
     kernels,
 )
@@ -24,7 +26,7 @@ from cyroialign.arguments.boxes import Boxes, read_boxes
 from cyroialign.arguments.threads import threads_for
 
 POSITION_SENSITIVE = (PS_ROI_ALIGN, PS_ROI_POOL)  # each bin has channels of its own
-LINEAR = (MEAN, *POSITION_SENSITIVE)  # the gradient does not depend on the map
+WINNERS = (MAX, ONNX_MAX, ROI_POOL)  # the gradient goes to pixels that are found in the map
 
 
 def forward(
@@ -108,7 +110,7 @@ def backward(
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
     shape = validation.shape_of_input(input_shape)
     if input is not None:
-        given.append(validation.map_of_gradient(input, given[0], pooling in LINEAR))
+        given.append(validation.map_of_gradient(input, given[0], pooling in WINNERS))
         validation.same_shape(given[1], "input", shape, "that of input_shape")
     images, channels, height, width = size = memory_order.sizes(shape, layout == "NHWC")
     rois = read_boxes(boxes, batch_indices, images, given[0].dtype, spatial_scale, aligned)
@@ -129,7 +131,7 @@ def backward(
     validation.room_for_boxes(height, width, len(rois.rows))
     if out is not None:
         memory_order.check_out(out, size, grads.dtype, layout, channels_last, [*given, *rois.given])
-    maps = None if pooling in LINEAR else (given[1],)
+    maps = (given[1],) if pooling in WINNERS else None
     return scatter(pooling, grads, maps, rois, (size,), ratio, layout, channels_last, num_threads, out)[0]
 
 

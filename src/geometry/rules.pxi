@@ -24,6 +24,8 @@ cdef inline void draft_as(
         draft_ranges(side, draft, T)
     elif pooling == PS_ROI_POOL:
         draft_range_means(side, draft, T)
+    elif pooling == PRROI_POOL:
+        draft_hats(side, draft, T)
     elif direction == BOXES_BACKWARD:
         draft_derivatives(side, draft, T)
     else:

@@ -27,8 +27,8 @@ cdef Table table_of_functions
 table_of_functions.kind, table_of_functions.lanes = KIND, LANES
 table_of_functions.real_bytes, table_of_functions.pooled_bytes = sizeof(real), sizeof(pooled)
 table_of_functions.narrow = NARROW
-table_of_functions.work[FORWARD][MEAN] = mean_forward
-table_of_functions.work[BACKWARD][MEAN] = mean_backward
+table_of_functions.work[FORWARD][MEAN] = table_of_functions.work[FORWARD][PRROI_POOL] = mean_forward
+table_of_functions.work[BACKWARD][MEAN] = table_of_functions.work[BACKWARD][PRROI_POOL] = mean_backward
 if WHOLE_FAMILY:
     table_of_functions.work[BOXES_BACKWARD][MEAN] = boxes_backward
     table_of_functions.work[FORWARD][MAX] = table_of_functions.work[FORWARD][ONNX_MAX] = maximum_forward

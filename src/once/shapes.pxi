@@ -50,14 +50,14 @@ cdef void shape_call(Call* call) noexcept nogil:
         level.row_tiles = level.parts = 1
     if call.direction == BOXES_BACKWARD:
         shape_box_gradient(call)
-    elif pooling == MEAN:
-        shape_mean(call)
     elif has_candidates(pooling):
         shape_maximum(call)
     elif pooling == ROI_POOL:
         shape_roi_pool(call)
-    else:
+    elif pooling == PS_ROI_ALIGN or pooling == PS_ROI_POOL:
         shape_position_sensitive(call)
+    else:
+        shape_mean(call)
     call.pieces = 0
     for i in range(call.level_count):
         level = call.levels + i
