@@ -117,10 +117,10 @@ def infer_scales(feature_sizes: Sequence[Any], image_shapes: Sequence[Any]) -> l
 
     Notes
     -----
-    The tallest image and the widest make the axes of the images; where these are as long as each other, heights
-    are compared. torchvision compares heights alone, so that the padding of a low, wide image makes its scales
-    twice too large or more: 14 x 100 pixels, padded to 32 x 128, have a map of 8 x 32 pixels, of scale
-    1/2 there and 1/4 here.
+    The tallest image and the widest make the axes of the images; where these are as long as each other,
+    heights are compared. torchvision compares heights alone, so that the padding of a low, wide image makes
+    its scales twice too large or more: 14 x 100 pixels, padded to 32 x 128, have a map of 8 x 32 pixels, of
+    scale 1/2 there and 1/4 here.
 
     Examples
     --------
