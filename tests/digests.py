@@ -21,7 +21,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from narrow import INSTALLED, NARROW, dtype_of, result_of
+from narrow import BYTES, INSTALLED, NARROW, dtype_of, result_of
 
 import cyroialign
 
@@ -93,7 +93,7 @@ def calls():
     grid = {}
     for direction, layout in itertools.product(DIRECTIONS, LAYOUTS):
         for dtype, scene in itertools.product(DTYPES, SMALL):
-            if dtype != "uint8" or direction not in WITHOUT_MAPS:
+            if dtype not in BYTES or direction not in WITHOUT_MAPS:
                 grid[direction, f"{dtype} {layout} {scene}"] = small(direction, dtype, layout, scene)
         for dtype in ("float32", "float64", "float16"):
             # So large an adaptive map that kernels plan some 270 to 540 RoIs at a time.
@@ -137,8 +137,8 @@ def corners_of(rng, kind, count, height, width):
 
 def numbers(rng, shape, dtype, layout, spoiled):
     """Numbers of some 16 binades, in the memory order of a layout."""
-    if dtype == np.uint8:
-        values = rng.integers(256, size=shape, dtype=np.uint8)
+    if dtype in BYTES:
+        values = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, size=shape, dtype=dtype)
     else:
         made_as = np.float64 if dtype == np.float64 else np.float32
         values = np.ldexp(rng.random(shape, made_as) - made_as(0.5), rng.integers(-12, 5, shape, np.int32))

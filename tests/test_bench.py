@@ -110,7 +110,7 @@ def test_quick_run(run, tmp_path):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("dtypes", [(), ("float16", "uint8"), ("bfloat16",)])
+@pytest.mark.parametrize("dtypes", [(), ("float16", "uint8"), ("bfloat16", "int8")])
 def test_rows_of_an_operator(operator, dtypes):
     """Every row agrees, and is there: both layouts, both directions, each type."""
     if "bfloat16" in dtypes:
@@ -128,7 +128,7 @@ def test_rows_of_an_operator(operator, dtypes):
         for library in libraries
         for direction in directions
         for layout in ("NCHW", "NHWC")
-        if "uint8" not in library or direction == "forward"
+        if "int8" not in library or direction == "forward"
     ] + ["floor"]
 
 
@@ -318,7 +318,7 @@ def test_plot(run, peers, tmp_path):
         ),
         (["--operator", "nms"], "there is no operator 'nms'; choose from roi_align, max, onnx_max, boxes_"),
         (["--operator", "multiscale", "--workload", "P2-box"], "no workload 'P2-box'; choose from P2-P5"),
-        (["--dtype", "int8"], "there is no dtype 'int8'; choose from float16, bfloat16, uint8"),
+        (["--dtype", "int16"], "there is no dtype 'int16'; choose from float16, bfloat16, uint8, int8"),
         (["--threads", "0"], "--threads must be from 1 to"),
         (["--threads", "1,99999"], "--threads must be from 1 to"),
         (["--threads", "two"], "argument --threads: numbers of threads are like 1,2, got 'two'"),

@@ -131,7 +131,7 @@ ODD_MEMORY = {
 @pytest.mark.parametrize("dtype", ["float32", "float64", *NARROW])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_odd_memory(name, layout, dtype):
-    """Of maps and boxes; uint8 has no gradients, and its boxes no place outside of the map."""
+    """Of maps and boxes; bytes have no gradients, and float32 boxes."""
     odd, dtype = ODD_MEMORY[name], dtype_of(dtype)
     result = result_of(dtype)
     rng = np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from narrow import NARROW, dtype_of, result_of
+from narrow import BYTES, NARROW, dtype_of, result_of
 from reference import neighbours, random_boxes
 
 from cyroialign import roi_align, roi_align_backward
@@ -115,7 +115,7 @@ def test_surroundings_are_neither_used_nor_written(name, layout, dtype):
     ]:
         expected = function(array, boxes, then, *arguments, layout=layout)
         out, buffer = amid(out, 123)
-        around = 255 if array.dtype == np.uint8 else np.nan
+        around = np.iinfo(array.dtype).max if array.dtype in BYTES else np.nan
         function(amid(array, around)[0], spoiled_boxes, then, *arguments, layout=layout, out=out)
         assert out.tobytes() == expected.tobytes()
         assert (buffer[:100] == 123).all()

@@ -66,7 +66,7 @@ def test_either_direction(name, direction, arguments, error, parts):
     ("arguments", "error", "parts"),
     [
         ({"input": INPUT.tolist()}, TypeError, "input must be a NumPy array|list"),
-        ({"input": INPUT.astype(np.int64)}, TypeError, "bfloat16 or uint8, got int64"),
+        ({"input": INPUT.astype(np.int64)}, TypeError, "bfloat16, uint8 or int8, got int64"),
         ({"input": INPUT[0]}, ValueError, "input must have 4 axes"),
         ({"input": INPUT[:, :, :0]}, ValueError, "pixels|3 boxes|height 0 and width 9"),
         ({"output_size": 0}, ValueError, "output_size must be at least 1"),

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import cyroialign
+from cyroialign.arguments import dtypes
 from cyroialign.bench.problem import TOLERANCE, Problem, Row
 
 FLOOR = "floor"  # the name of the row that no library can beat by much
@@ -44,7 +45,7 @@ def floor(problem: Problem) -> Callable[[], Any]:
 
 def _rows(problem: Problem, layout: str, dtype: str, library: str, calls: "_Calls") -> list[Row]:
     """Return what an operator computes for maps in one layout and type."""
-    result = "float32" if dtype == "uint8" else dtype
+    result = dtypes.of_result(np.dtype(dtype)).name
     maps = [_in(layout, features, dtype) for features in problem.levels]
     gradient = _in(layout, problem.gradient, result)
     options = {"layout": layout, "num_threads": problem.threads}

@@ -4,8 +4,8 @@ It needs ``pip install "cyroialign[torch]"``. Results have the bits of what `cyr
 names:
 
 - A tensor is viewed, not copied. The result has its dtype, one of float32, float64, float16 and bfloat16
-  (float32 for uint8), and its memory order: of a channels_last tensor it is channels_last. Other strides
-  cost one copy.
+  (float32 for uint8 and int8), and its memory order: of a channels_last tensor it is channels_last. Other
+  strides cost one copy.
 - Boxes may have another dtype than the map, as under autocast.
 - Calls use as many threads as torch does: `torch.get_num_threads`.
 - They can be traced, by ``torch.compile(fullgraph=True)`` and `torch.export`. A tensor on ``"meta"``, which

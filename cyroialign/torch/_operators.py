@@ -19,6 +19,7 @@ from cyroialign.pyramid.levels import infer_scales, level_range
 NAMESPACE = "cyroialign"
 LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 ALL: list[Any] = []  # the operators
+BYTES = (torch.uint8, torch.int8)
 MOST_RANKS = 2**24  # that float32 has, one for each pixel of a plane
 
 
@@ -317,7 +318,7 @@ def in_order_of(given: Tensor, shape: Sequence[int]) -> Tensor:
     """A result as it is traced: without values, of the type and in the memory order of what was given."""
     last = not given.is_contiguous() and given.is_contiguous(memory_format=torch.channels_last)
     order = torch.channels_last if last else torch.contiguous_format
-    dtype = torch.float32 if given.dtype is torch.uint8 else given.dtype
+    dtype = torch.float32 if given.dtype in BYTES else given.dtype
     return torch.empty(shape, dtype=dtype, device=given.device, memory_format=order)
 
 
