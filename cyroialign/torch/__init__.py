@@ -11,11 +11,12 @@ names:
 - They can be traced, by ``torch.compile(fullgraph=True)`` and `torch.export`. A tensor on ``"meta"``, which
   has no values, gives such a result; one on any other device is refused.
 
-Gradients go to the maps, and from `roi_align` and `MultiScaleRoIAlign` to the boxes too, as
-`cyroialign.roi_align_boxes_backward` defines them. The gradient to the maps can be differentiated again, to
-boxes as well; that to the boxes cannot: NotImplementedError. Forward mode, dual tensors and `torch.func.jvp`,
-goes from the maps alone: boxes with a tangent are a NotImplementedError, except in `roi_pool`, which rounds
-them. The transforms of `torch.func` work, and work on each other; ``vmap`` makes one call for each entry.
+Gradients go to the maps, and from `roi_align`, `MultiScaleRoIAlign` and `prroi_pool` to the boxes too, as
+`cyroialign.roi_align_boxes_backward` and `cyroialign.prroi_pool_boxes_backward` define them. The gradient to
+the maps can be differentiated again, to boxes as well; that to the boxes cannot: NotImplementedError. Forward
+mode, dual tensors and `torch.func.jvp`, goes from the maps alone: boxes with a tangent are a
+NotImplementedError, except in `roi_pool`, which rounds them. The transforms of `torch.func` work, and work on
+each other; ``vmap`` makes one call for each entry.
 
 What torchvision 0.29 does otherwise:
 
@@ -39,14 +40,17 @@ except ImportError as error:
     ) from error
 
 from cyroialign.torch import _derivatives  # noqa: F401  gives the operators theirs
-from cyroialign.torch._functions import ps_roi_align, roi_align, roi_pool
-from cyroialign.torch._modules import MultiScaleRoIAlign, RoIAlign
+from cyroialign.torch._functions import prroi_pool, prroi_pool2d, ps_roi_align, roi_align, roi_pool
+from cyroialign.torch._modules import MultiScaleRoIAlign, PrRoIPool2D, RoIAlign
 from cyroialign.torch._torchvision import accelerate_torchvision
 
 __all__ = [
     "MultiScaleRoIAlign",
+    "PrRoIPool2D",
     "RoIAlign",
     "accelerate_torchvision",
+    "prroi_pool",
+    "prroi_pool2d",
     "ps_roi_align",
     "roi_align",
     "roi_pool",

@@ -123,6 +123,31 @@ def roi_align_boxes_backward(
 
 
 @operator
+def prroi_pool(
+    input: Tensor, boxes: Tensor, output_size: Sequence[int], scale_y: float, scale_x: float
+) -> Tensor:
+    return call(cyroialign.prroi_pool, input, boxes, output_size, scale_of(scale_y, scale_x))
+
+
+@operator
+def prroi_pool_backward(
+    grad_output: Tensor, boxes: Tensor, input_shape: Sequence[int], scale_y: float, scale_x: float
+) -> Tensor:
+    scale = scale_of(scale_y, scale_x)
+    return call(cyroialign.prroi_pool_backward, grad_output, boxes, input_shape, scale)
+
+
+@operator
+def prroi_pool_boxes_backward(
+    grad_output: Tensor, input: Tensor, boxes: Tensor, scale_y: float, scale_x: float
+) -> Tensor:
+    gradient = torch.zeros_like(boxes, memory_format=torch.contiguous_format)
+    scale = scale_of(scale_y, scale_x)
+    gradient[:, 1:] = call(cyroialign.prroi_pool_boxes_backward, grad_output, input, boxes, scale)
+    return gradient
+
+
+@operator
 def ps_roi_align(
     input: Tensor,
     boxes: Tensor,
@@ -355,6 +380,9 @@ def fake(operator: Any, function: Callable[..., Any]) -> None:
 fake(roi_align, like_bins)
 fake(roi_align_backward, like_map)
 fake(roi_align_boxes_backward, like_boxes)
+fake(prroi_pool, like_bins)
+fake(prroi_pool_backward, like_map)
+fake(prroi_pool_boxes_backward, like_boxes)
 fake(ps_roi_align, like_position_sensitive_bins)
 fake(ps_roi_align_backward, like_map)
 fake(roi_pool, like_bins)
