@@ -5,10 +5,10 @@
 # each part counts as one sample. Outside the map the surface falls to 0 within a pixel.
 #
 # A point of the box keeps its u, its share of the way from start to end, while the edges move: it moves by
-# 1 - u for each pixel that start moves, and by u for each that end does. So the mean of the slope of the surface
-# over a bin, times what each point of it moves, is how the bin changes. That is what a hat at each end of the
-# bin and its length come to, without a difference of large numbers where the bin is short; and it is one value
-# for each part again, as the slope is constant there.
+# 1 - u for each pixel that start moves, and by u for each that end does. So a bin changes as the mean, over the
+# bin, of the slope of the surface times what each point moves, which is one value for each part again. Of a long
+# bin the slopes of many parts cancel each other. There the same is computed as the rule of the quotient has it,
+# from the hats at its ends and its length, which in turn cancel each other where a bin is short.
 
 
 cdef void draft_hats(const Side* side, Draft* draft, coordinate T) noexcept nogil:
@@ -44,11 +44,11 @@ cdef inline int add_hats(
         near.weight += share * (1 - fraction)
         near.by_start -= far.by_start
         near.by_end -= far.by_end
-        t = add_hat(draft, t, pixel, length, &near)
+        t = add_hat(draft, t, pixel, side, bin, low, high, &near)
         near = far
         pixel += 1
     if low < last:
-        t = add_hat(draft, t, pixel, length, &near)
+        t = add_hat(draft, t, pixel, side, bin, low, high, &near)
     return t
 
 
@@ -56,9 +56,22 @@ cdef struct Hat:  # what a pixel weighs in a bin, and how that changes
     double weight, by_start, by_end
 
 
-cdef inline int add_hat(Draft* draft, int t, Py_ssize_t pixel, Py_ssize_t length, const Hat* hat) noexcept nogil:
-    if not 0 <= pixel < length or t >= draft.room:
+cdef inline int add_hat(
+    Draft* draft, int t, Py_ssize_t pixel, const Side* side, Py_ssize_t bin, double low, double high,
+    const Hat* hat,
+) noexcept nogil:
+    cdef double size = high - low, at_low, at_high, by_length, u = <double> bin / side.bins
+    if not 0 <= pixel < side.length or t >= draft.room:
         return t
     if draft.by_start != NULL:
         draft.by_start[t], draft.by_end[t] = hat.by_start, hat.by_end
+        if size >= 1:
+            at_low, at_high = height_of_hat(low - pixel) / size, height_of_hat(high - pixel) / size
+            by_length = hat.weight / size / side.bins
+            draft.by_start[t] = at_high * (1 - u - 1.0 / side.bins) - at_low * (1 - u) + by_length
+            draft.by_end[t] = at_high * (u + 1.0 / side.bins) - at_low * u - by_length
     return add_tap(draft, t, pixel, hat.weight)
+
+
+cdef inline double height_of_hat(double t) noexcept nogil:
+    return max(0.0, 1 - fabs(t))
