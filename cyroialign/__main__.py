@@ -196,8 +196,8 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--operator",
         metavar="NAME",
         default="roi_align",
-        help="what to time: roi_align, its modes max and onnx_max, boxes_backward, roi_pool, ps_roi_align, "
-        "ps_roi_pool or multiscale (default: %(default)s)",
+        help="what to time: roi_align, its modes max and onnx_max, boxes_backward, roi_pool, prroi_pool, "
+        "ps_roi_align, ps_roi_pool or multiscale (default: %(default)s)",
     )
     bench.add_argument(
         "--workload",

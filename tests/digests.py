@@ -28,10 +28,12 @@ import cyroialign
 DATA = pathlib.Path(__file__).parent / "data" / "digests.json"
 MODES = ("avg", "max", "onnx_max")
 FORWARD = tuple(f"{name} {mode}" for name in ("roi_align", "MultiScaleRoIAlign") for mode in MODES)
-FORWARD += ("roi_pool", "ps_roi_align", "ps_roi_pool")
+FORWARD += ("roi_pool", "ps_roi_align", "ps_roi_pool", "prroi_pool")
 DIRECTIONS = (*FORWARD, *(f"{name} backward" for name in FORWARD), "roi_align_boxes_backward")
+DIRECTIONS += ("prroi_pool_boxes_backward",)
 DTYPES = ("float32", "float64", *NARROW)
 WITHOUT_MAPS = ("roi_align avg backward", "ps_roi_align backward", "ps_roi_pool backward")
+WITHOUT_MAPS += ("prroi_pool backward",)
 LAYOUTS = ("NCHW", "NHWC")
 BOXES = ("ordinary", "outside", "zero-size", "inverted", "huge", "whole pixels")
 SMALL = (*BOXES, "mixed", "spoiled")  # with boxes of all kinds; with NaN, infinities and -0 as well
@@ -191,6 +193,8 @@ def results(call, name, num_threads):
         return list(pool.backward(grads, *given).values()) if backward else [pool(*given)]
     if operator == "roi_align_boxes_backward":
         return [cyroialign.roi_align_boxes_backward(grads, *maps, boxes, *sampling, **shared)]
+    if operator == "prroi_pool_boxes_backward":
+        return [cyroialign.prroi_pool_boxes_backward(grads, *maps, boxes, call.spatial_scale, **shared)]
 
     function = getattr(cyroialign, f"{operator}_backward" if backward else operator)
     sampling = sampling[: {"roi_align": 3, "ps_roi_align": 2}.get(operator, 1)]

@@ -115,7 +115,8 @@ def test_rows_of_an_operator(operator, dtypes):
     """Every row agrees, and is there: both layouts, both directions, each type."""
     if "bfloat16" in dtypes:
         pytest.importorskip("ml_dtypes")
-    directions = ("boxes",) if operator == "boxes_backward" else ("forward", "backward")
+    own = {"boxes_backward": ("boxes",), "prroi_pool": ("forward", "backward", "boxes")}
+    directions = own.get(operator, ("forward", "backward"))
     libraries = ["cyroialign"] + ["level-by-level"] * (operator == "multiscale")
     libraries += [f"cyroialign {dtype}" for dtype in dtypes]
     workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
@@ -144,6 +145,7 @@ def test_rows_pool_what_they_say(operator):
         "max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="max"),
         "onnx_max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="onnx_max"),
         "roi_pool": lambda x: cyroialign.roi_pool(x, *given),
+        "prroi_pool": lambda x: cyroialign.prroi_pool(x, *given),
         "ps_roi_align": lambda x: cyroialign.ps_roi_align(x, *given, 2),
         "ps_roi_pool": lambda x: cyroialign.ps_roi_pool(x, *given),
     }

@@ -85,6 +85,9 @@ def test_full_has_all_that_few_has_and_more(suites):
         "AssignLevelsSuite",
         "FeaturePyramidForwardSuite",
         "PositionSensitiveBackwardSuite",
+        "IntegralForwardSuite",
+        "IntegralBackwardSuite",
+        "IntegralBoxesSuite",
     ],
 )
 def test_suites_of_small_calls_run(suites, name):

@@ -93,6 +93,14 @@ def _of_boxes(
     return {"boxes": partial(cyroialign.roi_align_boxes_backward, gradient, *given, **options)}
 
 
+def _of_integrals(
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
+) -> dict[str, Callable[[], np.ndarray]]:
+    given = (gradient, maps[0], problem.boxes, problem.spatial_scale)
+    boxes = partial(cyroialign.prroi_pool_boxes_backward, *given, **options)
+    return {**_of_one_map(problem, maps, gradient, options), "boxes": boxes}
+
+
 def _of_pyramid(
     problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
 ) -> dict[str, Callable[[], np.ndarray]]:
@@ -135,4 +143,8 @@ def _by_level(
 _Calls: TypeAlias = Callable[
     [Problem, list[np.ndarray], np.ndarray, dict[str, Any]], dict[str, Callable[[], np.ndarray]]
 ]
-_CALLS: dict[str, _Calls] = {"boxes_backward": _of_boxes, "multiscale": _of_pyramid}
+_CALLS: dict[str, _Calls] = {
+    "boxes_backward": _of_boxes,
+    "multiscale": _of_pyramid,
+    "prroi_pool": _of_integrals,
+}

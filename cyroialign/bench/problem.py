@@ -14,6 +14,7 @@ OPERATORS = {  # by the name that the command line takes
     "onnx_max": "RoIAlign, mode='onnx_max', aligned=True",
     "boxes_backward": "gradient of RoIAlign to its boxes, aligned=True",
     "roi_pool": "RoIPool",
+    "prroi_pool": "PrRoIPool",
     "ps_roi_align": "PSRoIAlign",
     "ps_roi_pool": "PSRoIPool",
     "multiscale": "MultiScaleRoIAlign",

@@ -214,7 +214,7 @@ static inline lanes load_first_pixels(const pixel *from, ptrdiff_t n)
 {
     if (n >= LANES)
         return load_pixels(from);
-#if !NARROW && !defined(CYROIALIGN_UINT8)
+#if !NARROW && !BYTES
     return load_first(from, n);
 #endif
     pixel all[8] = {0};
