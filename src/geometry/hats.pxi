@@ -1,18 +1,18 @@
 # The integral over each bin of the surface of hats: the rule of Precise RoI Pooling.
 #
 # Pixel j weighs max(0, 1 - |t - j|) at t, so that between two pixels the surface is linear along an axis. The
-# integral of what is linear is its value in the middle times the length: a bin is cut where there are pixels, and
-# each part counts as one sample. Outside the map the surface falls to 0 within a pixel.
+# integral of what is linear is its value in the middle times the length: a bin is cut where there are pixels,
+# and each part counts as one sample. Outside the map the surface falls to 0 within a pixel.
 #
 # A point of the box keeps its u, its share of the way from start to end, while the edges move: it moves by
-# 1 - u for each pixel that start moves, and by u for each that end does. So a bin changes as the mean, over the
-# bin, of the slope of the surface times what each point moves, which is one value for each part again. Of a long
-# bin the slopes of many parts cancel each other. There the same is computed as the rule of the quotient has it,
-# from the hats at its ends and its length, which in turn cancel each other where a bin is short.
+# 1 - u for each pixel that start moves, and by u for each that end does. So a bin changes as the mean, over
+# the bin, of the slope of the surface times what each point moves, which is one value for each part again. Of
+# a long bin the slopes of many parts cancel each other. There the same is computed as the rule of the quotient
+# has it, from the hats at its ends and its length, which in turn cancel each other where a bin is short.
 
 
 cdef void draft_hats(const Side* side, Draft* draft, coordinate T) noexcept nogil:
-    """Fill an axis: a line a bin, whose indices are pixels, from low to high. A box of no length has no taps."""
+    """Fill an axis: a line a bin, whose indices are pixels, from low to high; none for a box of no length."""
     cdef double start = edge(side.low, side.scale, False, T)
     cdef double size = edge(side.high, side.scale, False, T) - start
     cdef double bin_size = size / side.bins, low, high
