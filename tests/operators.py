@@ -68,6 +68,7 @@ class Operator:
 
     @property
     def directions(self):
+        """Keys of SUFFIXES."""
         return ("forward", *self.gradients)
 
     # Calls
@@ -139,6 +140,7 @@ class Operator:
         return getattr(cyroialign, self.function + SUFFIXES[direction])
 
     def accepts(self, direction, name):
+        """Whether the function of a direction has a parameter of that name."""
         return name in inspect.signature(self.callable(direction)).parameters
 
     def keywords(self, direction, call, layout):
@@ -183,10 +185,7 @@ class Operator:
         return self.reference(direction, call, bounded)
 
     def largest(self, direction, call):
-        """What rounding errors are relative to: what each value of the results may come to, or an upper bound.
-
-        Values of maps and gradients are up to 1, or up to what is the largest of them.
-        """
+        """What rounding errors are relative to: what the results may come to, or an upper bound of it."""
         most = max((np.abs(one.astype(float)).max(initial=0) for one in call.maps), default=0)
         if direction == "forward":
             return (most,)
@@ -289,13 +288,13 @@ class Pyramid(Operator):
         side = math.sqrt(shape[2] * shape[3]) / scale
         return {**arguments, "spatial_scale": min(scale, 1.0), "canonical_scale": side / 2}
 
-    def accepts(self, direction, name):
+    def accepts(self, direction, name):  # noqa: D102
         return name in inspect.signature(cyroialign.MultiScaleRoIAlign).parameters
 
-    def callable(self, direction):
+    def callable(self, direction):  # noqa: D102
         return pyramid_backward if direction == "backward" else pyramid
 
-    def keywords(self, direction, call, layout):
+    def keywords(self, direction, call, layout):  # noqa: D102
         arguments = {**call.arguments, **self.fixed, "layout": layout}
         scale = arguments.pop("spatial_scale")
         images, _, height, width = call.maps[0].shape

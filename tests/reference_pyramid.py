@@ -1,6 +1,6 @@
-"""Pooling from a pyramid as the textbook has it: each box from the map of its level, one level after the other.
+"""Pooling from a pyramid as the textbook has it: each box from the map of its level, level after level.
 
-Shares nothing with the package. Maps are (N, C, H_l, W_l), finest first, each half as long as the one before.
+Shares nothing with the package. Maps are (N, C, H_l, W_l), finest first, each half as long as its forerunner.
 """
 
 import math
@@ -19,7 +19,7 @@ def levels_of(boxes, count, canonical_scale):
 
 
 def by_level(direction, call, of_level):
-    """Results of the reference `of_level` for all levels, gathered: the output, or a gradient for each map."""
+    """Results of the reference `of_level` for all levels: the output, or a gradient for each map."""
     arguments = dict(call.arguments)
     levels = levels_of(call.boxes, len(call.maps), arguments.pop("canonical_scale"))
     output, gradients = np.zeros(call.grad_output.shape), []
