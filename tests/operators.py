@@ -94,7 +94,7 @@ class Operator:
                 return numbers(rng, shape, dtype, spoiled or 0)
             return rng.uniform(-1, 1, shape).astype(dtype)
 
-        maps = tuple(values((images, of_input, *one), dtype) for one in self._map_sizes(size))
+        maps = tuple(values((images, of_input, *one), dtype) for one in self.map_sizes(size))
         grads = values((len(boxes), channels, *output_size), result_of(dtype))
         return Call(maps, boxes, tuple(output_size), arguments, grads)
 
@@ -130,7 +130,7 @@ class Operator:
     def _arguments(self, arguments, shape):
         return arguments
 
-    def _map_sizes(self, size):
+    def map_sizes(self, size):
         return [tuple(size)]
 
     # Running them
@@ -280,7 +280,7 @@ def position_sensitive_mean(direction, call):
 class Pyramid(Operator):
     """MultiScaleRoIAlign of two maps: spatial_scale is that of the finer one, a power of two."""
 
-    def _map_sizes(self, size):
+    def map_sizes(self, size):
         return [tuple(size), tuple(-(-side // 2) for side in size)]
 
     def _arguments(self, arguments, shape):
@@ -301,7 +301,7 @@ class Pyramid(Operator):
         every = {
             "x": {f"level {i}": in_layout(one, layout) for i, one in enumerate(call.maps)},
             "boxes": [call.boxes[call.boxes[:, 0] == image, 1:] for image in range(images)],
-            "image_shapes": [(round(height / scale), round(width / scale))] * images,
+            "image_shapes": [(round(height / scale) or 1, round(width / scale) or 1)] * images,
             "canonical_level": 1 - round(math.log2(scale)),
             "output_size": call.output_size,
             **arguments,

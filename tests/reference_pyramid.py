@@ -11,9 +11,10 @@ import numpy as np
 def levels_of(boxes, count, canonical_scale):
     """The level of each box (K, 5) among `count`; a box of `canonical_scale` is the smallest of level 1."""
     levels = []
-    for x1, y1, x2, y2 in boxes[:, 1:].astype(float):
+    for x1, y1, x2, y2 in boxes[:, 1:].astype(float).tolist():
         area = (x2 - x1) * (y2 - y1)
-        level = math.floor(1 + math.log2(math.sqrt(area) / canonical_scale) + 1e-6) if area > 0 else 0
+        side = min(math.sqrt(area), 1e99) if area > 0 else 0
+        level = math.floor(1 + math.log2(side / canonical_scale) + 1e-6) if side else 0
         levels.append(min(max(level, 0), count - 1))
     return np.array(levels, int)
 

@@ -28,12 +28,10 @@ def make(operator, case, channels, images=None):
     return operator.make(np.random.default_rng(0), shape, 6, output_size, arguments)
 
 
-def spoil_maps(call, value_of, per_channel):
+def spoil_maps(call, pixels, value_of, per_channel=1):
     """Give each channel of the output one pixel that value_of(channel) tells; all images alike."""
     maps, rng = [one.copy() for one in call.maps], np.random.default_rng(0)
-    pixels = [(level, *yx) for level, one in enumerate(maps) for yx in np.ndindex(one.shape[2:])]
-    for channel in range(call.grad_output.shape[1]):
-        level, y, x = pixels[channel % len(pixels)]
+    for channel, (level, y, x) in enumerate(pixels):
         own = channel * per_channel + rng.integers(per_channel)  # of one bin, where bins have channels
         maps[level][:, own, y, x] = value_of(channel)
     return call._replace(maps=tuple(maps))
@@ -60,35 +58,36 @@ def check(actual, clean, textbook, of_large):
     return must.any(), may.all()
 
 
-def channels_of_trials(operator, case):
-    """As many as there are pixels, and more than those of one vector."""
-    call = make(operator, case, 1)
-    return sum(one[0, 0].size for one in call.maps)
+def trials(operator, case):
+    """A call, and for each of its channels the pixel (map, y, x) to spoil; few where the textbook is slow."""
+    maps = make(operator, case, 1).maps
+    pixels = [(level, *yx) for level, one in enumerate(maps) for yx in np.ndindex(one.shape[2:])]
+    pixels = pixels if operator.quick else pixels[::3]
+    return make(operator, case, len(pixels)), pixels
 
 
 @every_operator
-@every_layout
 @every_case
-def test_maps(operator, layout, case):
-    call = make(operator, case, channels_of_trials(operator, case))
+def test_maps(operator, case):
+    call, pixels = trials(operator, case)
     per_channel = call.maps[0].shape[1] // call.grad_output.shape[1]
-    spoiled = spoil_maps(call, not_finite, per_channel)
-    large = spoil_maps(call, lambda channel: LARGE, per_channel)
+    spoiled = spoil_maps(call, pixels, not_finite, per_channel)
+    large = spoil_maps(call, pixels, lambda channel: LARGE, per_channel)
     with np.errstate(invalid="ignore"):
         before, after, of_large = (operator.expected("forward", one)[0] for one in (call, spoiled, large))
-    clean, actual = (operator.run("forward", one, layout)[0].copy() for one in (call, spoiled))
-    reached, everywhere = check(actual, clean, (before, after), of_large)
-    assert reached or (operator.leaves_out_last and 1 in CASES[case][0][1:])
-    assert not everywhere
+    for layout in operator.layouts:
+        clean, actual = (operator.run("forward", one, layout)[0].copy() for one in (call, spoiled))
+        reached, everywhere = check(actual, clean, (before, after), of_large)
+        assert reached or (operator.leaves_out_last and 1 in CASES[case][0][1:])
+        assert not everywhere
 
 
 @every_operator
-@every_layout
 @every_case
-def test_gradients(operator, layout, case):
+def test_gradients(operator, case):
     """What is given to a bin reaches the pixels that the bin has, in its channel."""
     call = make(operator, case, 1)
-    bins = list(np.ndindex(len(call.boxes), *call.output_size))
+    bins = list(np.ndindex(len(call.boxes), *call.output_size))[:: 1 if operator.quick else 5]
     call = make(operator, case, len(bins))
 
     def spoil(value_of):
@@ -100,41 +99,40 @@ def test_gradients(operator, layout, case):
     spoiled, large = spoil(not_finite), spoil(lambda channel: LARGE)
     with np.errstate(invalid="ignore"):
         wanted = [operator.expected("backward", one) for one in (call, spoiled, large)]
-    results = [operator.run("backward", one, layout) for one in (call, spoiled)]
-    found = []
-    for before, after, of_large, clean, actual in zip(*wanted, *results, strict=True):
-        found.append(check(actual.copy(), clean.copy(), (before, after), of_large))
-    assert any(reached for reached, _ in found)
-    assert not any(everywhere for _, everywhere in found)
+    for layout in operator.layouts:
+        results, found = [operator.run("backward", one, layout) for one in (call, spoiled)], []
+        for before, after, of_large, clean, actual in zip(*wanted, *results, strict=True):
+            found.append(check(actual.copy(), clean.copy(), (before, after), of_large))
+        assert any(reached for reached, _ in found)
+        assert not any(everywhere for _, everywhere in found)
 
 
 CHOOSING = {name: one for name, one in OPERATORS.items() if "input" in one.gradient_takes}
 
 
 @pytest.mark.parametrize("operator", CHOOSING.values(), ids=CHOOSING)
-@every_layout
 @every_case
-def test_gradients_that_depend_on_the_map(operator, layout, case):
+def test_gradients_that_depend_on_the_map(operator, case):
     """What is not finite may win a bin or lose it: its weight is finite, and other bins do not notice.
 
     Which of several samples that are not finite wins is a matter of those that are looked at.
     """
-    call = make(operator, case, channels_of_trials(operator, case))
-    spoiled = spoil_maps(call, not_finite, 1)
+    call, pixels = trials(operator, case)
+    spoiled = spoil_maps(call, pixels, not_finite)
     wanted = [operator.expected("backward", one) for one in (call, spoiled)]
-    results = [operator.run("backward", one, layout) for one in (call, spoiled)]
-    for before, after, clean, actual in zip(*wanted, *results, strict=True):
-        assert np.isfinite(actual).all()
-        assert actual[before == after].tobytes() == clean[before == after].tobytes()
+    for layout in operator.layouts:
+        results = [operator.run("backward", one, layout) for one in (call, spoiled)]
+        for before, after, clean, actual in zip(*wanted, *results, strict=True):
+            assert np.isfinite(actual).all()
+            assert actual[before == after].tobytes() == clean[before == after].tobytes()
 
 
 BOXES = {name: one for name, one in OPERATORS.items() if "boxes" in one.directions}
 
 
 @pytest.mark.parametrize("operator", BOXES.values(), ids=BOXES)
-@every_layout
 @every_case
-def test_gradients_to_boxes(operator, layout, case):
+def test_gradients_to_boxes(operator, case):
     """Here each image is a trial, as all channels of a box add up."""
     call = make(operator, case, 3)
     maps, grads = call.maps[0][0], call.grad_output
@@ -153,11 +151,12 @@ def test_gradients_to_boxes(operator, layout, case):
     spoiled = call._replace(maps=(images,))
     with np.errstate(invalid="ignore"):
         [before], [after] = (operator.expected("boxes", one) for one in (call, spoiled))
-    [clean], [actual] = (operator.run("boxes", one, layout) for one in (call, spoiled))
     may = ~same(before, after).all(axis=1)
     assert 0 < may.sum() < len(may)
-    assert actual[~may].tobytes() == clean[~may].tobytes()
-    assert not np.isfinite(actual[may]).all()
+    for layout in operator.layouts:
+        [clean], [actual] = (operator.run("boxes", one, layout) for one in (call, spoiled))
+        assert actual[~may].tobytes() == clean[~may].tobytes()
+        assert not np.isfinite(actual[may]).all()
 
 
 @every_direction

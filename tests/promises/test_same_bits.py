@@ -22,6 +22,9 @@ CASES = {  # name -> (shape, boxes, output_size, spatial_scale, sampling_ratio, 
     "adaptive": ((1, 130, 25, 34), 20, (14, 9), 1 / 16, 0, True),
     "narrow": ((2, 9, 11, 5), 40, (3, 11), 0.37, -1, False),
     "one pixel": ((2, 3, 1, 1), 300, (2, 9), 1.0, 2, False),
+    # More rows than a map is cut into pieces, and few pieces with work.
+    "tall": ((2, 3, 9_000, 2), 20, (5, 3), 1.0, 2, True),
+    "wide": ((1, 3, 2, 9_000), 20, (5, 3), 1.0, 0, True),
     # More RoIs than are planned at once: the gradients of one pixel are summed over several plans.
     "many": ((1, 1, 24, 24), 20_000, (1, 1), 1.0, 0, False),
 }

@@ -1,0 +1,299 @@
+"""Arrays in any memory give the same bits; nothing is touched beyond them; inputs stay as they are."""
+
+import ctypes
+import itertools
+import mmap
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from narrow import INSTALLED, bits
+from operators import (
+    DIRECTIONS,
+    FLOATS,
+    LAYOUTS,
+    OPERATORS,
+    changed,
+    every_direction,
+    every_layout,
+    in_layout,
+)
+
+MARGIN = 100
+SHAPES = [  # shape, output_size, spatial_scale, sampling_ratio, aligned
+    ((1, 1, 3, 5), (1, 1), 1.0, 1, True),
+    ((2, 3, 7, 9), (3, 2), 1.0, 2, True),
+    ((1, 9, 8, 8), (2, 9), 1.0, 0, False),
+    ((2, 17, 1, 11), (1, 7), 1.0, 3, False),
+    ((1, 33, 12, 1), (5, 1), 1.0, 2, True),
+    ((1, 70, 12, 3), (5, 1), 1.0, 2, True),
+    ((3, 20, 9, 20), (7, 7), 1.0, -1, True),
+    ((1, 8, 9, 70), (2, 3), 1.0, 2, True),
+]
+with_out = pytest.mark.parametrize(
+    ("operator", "direction"),
+    [variant for variant in DIRECTIONS.values() if variant[0].accepts(variant[1], "out")],
+    ids=[name for name, variant in DIRECTIONS.items() if variant[0].accepts(variant[1], "out")],
+)
+
+
+def make(operator, shape=(2, 5, 8, 9), output_size=(3, 2), *arguments, dtype="float32", count=12):
+    arguments = dict(
+        zip(("spatial_scale", "sampling_ratio", "aligned"), arguments or (1.0, 2, True), strict=True)
+    )
+    if operator.position_sensitive:  # not so many channels in their maps
+        shape = (shape[0], max(shape[1] // (output_size[0] * output_size[1]), 3), *shape[2:])
+    return operator.make(np.random.default_rng(0), shape, count, output_size, arguments, dtype)
+
+
+def unaligned(array):
+    view = np.frombuffer(bytearray(array.nbytes + 1), array.dtype, array.size, offset=1).reshape(array.shape)
+    view[...] = array
+    assert not view.flags.aligned or array.itemsize == 1
+    return view
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def strided(array):
+    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), 99, array.dtype)
+    wide[..., ::2] = array
+    return wide[..., ::2]
+
+
+def swapped(array):
+    return array.astype(array.dtype.newbyteorder())
+
+
+ODD = {
+    "read-only": read_only,
+    "strided": strided,
+    "reversed": lambda array: array[::-1].copy()[::-1],
+    "Fortran": np.asfortranarray,
+    "byte-swapped": swapped,
+    "unaligned": unaligned,
+    "unaligned and byte-swapped": lambda array: unaligned(swapped(array)),
+    "subclass": lambda array: array.view(np.recarray),
+}
+
+
+def arrays_of(keywords):
+    """The names of arguments that are arrays, or lists or mappings of them."""
+    return [name for name, value in keywords.items() if isinstance(value, np.ndarray | list | dict)]
+
+
+def run_changed(operator, direction, call, layout, change, names=None, **options):
+    """The results where the arguments of these names are changed, or all."""
+    keywords = operator.keywords(direction, call, layout)
+    names = names or arrays_of(keywords)
+    keywords |= {name: changed(keywords[name], change) for name in names}
+    result = operator.callable(direction)(**keywords, **options)
+    return operator.results(direction, result, layout)
+
+
+@every_direction
+@every_layout
+@pytest.mark.parametrize("name", ODD)
+def test_odd_memory(operator, direction, layout, name):
+    """Of all arrays at once, and of one at a time: those of a call may differ in what they are."""
+    odd = ODD[name]
+    for dtype in operator.dtypes:
+        if dtype not in (*FLOATS, *INSTALLED):
+            continue
+        call = make(operator, dtype=dtype)
+        call = call._replace(boxes=call.boxes.astype(call.grad_output.dtype))
+        expected = operator.run(direction, call, layout)
+        names = arrays_of(operator.keywords(direction, call, layout))
+        for chosen in (names, *([one] for one in names if dtype == "float32")):
+            results = run_changed(operator, direction, call, layout, odd, chosen)
+            for result, wanted in zip(results, expected, strict=True):
+                assert type(result) is np.ndarray
+                assert result.dtype == wanted.dtype
+                assert result.dtype.isnative
+                assert bits(result) == bits(wanted), (dtype, chosen)
+
+
+def in_other_order(layout):
+    """Give a map the memory of the other layout."""
+    axes = (0, 3, 1, 2) if layout == "NHWC" else (0, 2, 3, 1)
+
+    def change(array):
+        if array.ndim != 4:
+            return array
+        return np.ascontiguousarray(array.transpose(axes)).transpose(np.argsort(axes))
+
+    return change
+
+
+@every_direction
+@every_layout
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_other_memory_order(operator, direction, layout, dtype):
+    """It is as if the call had the other layout, to the last bit, and the result has that order too."""
+    [other] = set(operator.layouts) - {layout}
+    call = make(operator, dtype=dtype)
+    expected, here = (operator.run(direction, call, one) for one in (other, layout))
+    change = in_other_order(layout)
+    results = run_changed(operator, direction, call, layout, change)
+    for result, wanted in zip(results, expected, strict=True):
+        assert result.tobytes() == wanted.tobytes()
+        if direction != "boxes":
+            assert result.transpose(LAYOUTS[other]).flags.c_contiguous
+    for name in arrays_of(operator.keywords(direction, call, layout)):  # one that differs from the others
+        for result, *either in zip(
+            run_changed(operator, direction, call, layout, change, [name]), expected, here, strict=True
+        ):
+            assert result.tobytes() in [one.tobytes() for one in either]
+
+
+@every_direction
+@every_layout
+def test_either_order_is_read_in_place(operator, direction, layout):
+    if direction == "backward":
+        return  # its result is as large as the map
+    call = make(operator, (1, 8, 150, 160), count=2)
+    for change in (lambda array: array, in_other_order(layout)):
+        keywords = changed(operator.keywords(direction, call, layout), change)
+        tracemalloc.start()  # NumPy tells it of its arrays
+        operator.callable(direction)(**keywords)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < call.maps[0].nbytes / 5
+
+
+@every_direction
+@every_layout
+def test_inputs_stay_as_they_are(operator, direction, layout):
+    keywords = operator.keywords(direction, make(operator), layout)
+    copies = changed(keywords, np.copy)
+    operator.callable(direction)(**keywords)
+    for name in arrays_of(keywords):
+        now, before = keywords[name], copies[name]
+        pairs = zip(now.values(), before.values(), strict=True) if isinstance(now, dict) else [(now, before)]
+        for one, two in pairs:
+            np.testing.assert_array_equal(one, two) if isinstance(one, np.ndarray) else None
+
+
+def amid(array, filling):
+    """A contiguous copy of an array in the middle of a larger buffer, and that buffer."""
+    buffer = np.full(array.size + 2 * MARGIN, filling, array.dtype)
+    view = buffer[MARGIN:-MARGIN].reshape(array.shape)
+    view[...] = array
+    return view, buffer
+
+
+@with_out
+@every_layout
+def test_out(operator, direction, layout):
+    """It is filled whatever it held, in either order, and returned; what lies around it stays."""
+    for dtype in operator.dtypes:
+        if dtype not in (*FLOATS, *INSTALLED):
+            continue
+        call = make(operator, dtype=dtype)
+        [expected] = operator.run(direction, call, layout)
+        expected = in_layout(expected, layout)
+        keywords = operator.keywords(direction, call, layout)
+        for filling in (77, np.nan):
+            out, buffer = amid(np.full_like(expected, filling), 123)
+            assert operator.callable(direction)(**keywords, out=out) is out
+            assert bits(out) == bits(expected)
+            assert (buffer[:MARGIN] == 123).all()
+            assert (buffer[-MARGIN:] == 123).all()
+        out = unaligned(expected)
+        out[...] = 77
+        assert operator.callable(direction)(**keywords, out=out) is out
+        assert bits(out.copy()) == bits(expected)
+        change = in_other_order(layout)
+        [wanted] = run_changed(operator, direction, call, layout, change)
+        for out in (np.empty_like(expected), change(np.empty_like(expected))):
+            out.fill(77)
+            run_changed(operator, direction, call, layout, change, out=out)
+            assert bits(in_layout(operator.results(direction, out, layout)[0], "NCHW")) == bits(
+                in_layout(wanted, "NCHW")
+            )
+
+
+@every_direction
+@every_layout
+def test_surroundings_are_not_used(operator, direction, layout):
+    """Whatever lies around the arrays, be it NaN."""
+    for dtype, (shape, *rest) in itertools.product(operator.dtypes, SHAPES):
+        if dtype not in (*FLOATS, *INSTALLED):
+            continue
+        call = make(operator, shape, *rest, dtype=dtype)
+        expected = operator.run(direction, call, layout)
+        results = run_changed(
+            operator,
+            direction,
+            call,
+            layout,
+            lambda array: amid(array, 255 if array.dtype == np.uint8 else np.nan)[0],
+        )
+        assert [bits(one) for one in results] == [bits(one) for one in expected]
+
+
+# Arrays that touch a page without access, at either end
+
+
+def guarded(array, at_end):
+    """A copy of an array whose end (or beginning) is next to a page that may be neither read nor written."""
+    page = mmap.PAGESIZE
+    length = -(-max(array.nbytes, 1) // page) * page
+    memory = mmap.mmap(-1, length + 2 * page)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for guard in (begin, begin + page + length):
+        assert libc.mprotect(guard, page, 0) == 0, ctypes.get_errno()
+    offset = page + (length - array.nbytes if at_end else 0)
+    copy = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def touch_guards(name, at_end):
+    """What the other process does: it dies of the first access beyond an array."""
+    operator = OPERATORS[name]
+
+    def guard(array):
+        return guarded(array, at_end)
+
+    for (shape, *rest), dtype in itertools.product(SHAPES, operator.dtypes):
+        if dtype not in (*FLOATS, *INSTALLED):
+            continue
+        call = make(operator, shape, *rest, dtype=dtype)
+        call = call._replace(boxes=call.boxes.astype(np.float64))
+        call.boxes[0, 1:] = 0, 0, shape[3], shape[2]  # all of the map
+        for direction, layout in itertools.product(operator.directions, operator.layouts):
+            options = {}
+            if operator.accepts(direction, "out"):
+                [result] = operator.run(direction, call, layout)
+                options["out"] = guard(in_layout(result, layout))
+            for num_threads in (1, 3):
+                run_changed(operator, direction, call, layout, guard, **options, num_threads=num_threads)
+
+
+needs_mprotect = pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
+
+
+@needs_mprotect
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_no_access_beyond_arrays(name, at_end, run_python):
+    done = run_python(f"import test_memory; test_memory.touch_guards({name!r}, {at_end}); print('survived')")
+    assert done.stdout == "survived\n"
+
+
+@needs_mprotect
+def test_guards_work(run_python):
+    code = """
+        import numpy as np, test_memory
+        array = test_memory.guarded(np.zeros(4, np.float32), at_end=True)
+        np.lib.stride_tricks.as_strided(array, (5,)).sum()
+    """
+    assert run_python(code, check=False).returncode < 0
