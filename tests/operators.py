@@ -131,6 +131,7 @@ class Operator:
         return arguments
 
     def map_sizes(self, size):
+        """(height, width) of each map where the first has that size."""
         return [tuple(size)]
 
     # Running them
@@ -145,20 +146,19 @@ class Operator:
 
     def keywords(self, direction, call, layout):
         """The arguments of the function, with arrays in the order of the layout."""
-        input, grad_output = in_layout(call.maps[0], layout), in_layout(call.grad_output, layout)
-        every = {
-            "input": input,
-            "grad_output": grad_output,
-            "boxes": call.boxes,
-            "output_size": call.output_size,
-            "input_shape": input.shape,
+        makers = {
+            "input": lambda: in_layout(call.maps[0], layout),
+            "grad_output": lambda: in_layout(call.grad_output, layout),
+            "boxes": lambda: call.boxes,
+            "output_size": lambda: call.output_size,
+            "input_shape": lambda: tuple(call.maps[0].shape[axis] for axis in LAYOUTS[layout]),
         }
         takes = {
             "forward": ("input", "boxes", "output_size"),
             "backward": ("grad_output", "boxes", *self.gradient_takes),
             "boxes": ("grad_output", "input", "boxes"),
         }[direction]
-        chosen = {name: every[name] for name in takes}
+        chosen = {name: makers[name]() for name in takes}
         return {**chosen, **call.arguments, **self.fixed, "layout": layout}
 
     def run(self, direction, call, layout="NCHW", change=None, **options):
@@ -280,7 +280,7 @@ def position_sensitive_mean(direction, call):
 class Pyramid(Operator):
     """MultiScaleRoIAlign of two maps: spatial_scale is that of the finer one, a power of two."""
 
-    def map_sizes(self, size):
+    def map_sizes(self, size):  # noqa: D102
         return [tuple(size), tuple(-(-side // 2) for side in size)]
 
     def _arguments(self, arguments, shape):

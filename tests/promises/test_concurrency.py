@@ -83,7 +83,10 @@ def test_spawned_children(run_python):
 def work_on_absurd_numbers(n):
     """What another process does: OpenMP would end it where it is asked for too many threads."""
     for operator, direction in DIRECTIONS.values():
-        rng, arguments = np.random.default_rng(0), {"spatial_scale": 1.0, "sampling_ratio": 2, "aligned": True}
+        rng, arguments = (
+            np.random.default_rng(0),
+            {"spatial_scale": 1.0, "sampling_ratio": 2, "aligned": True},
+        )
         call = operator.make(rng, (2, 2, 30, 31), 40, (7, 7), arguments)
         expected = operator.run(direction, call, num_threads=1)
         for one, two in zip(operator.run(direction, call, num_threads=n), expected, strict=True):

@@ -31,6 +31,7 @@ SHAPES = [  # shape, output_size, spatial_scale, sampling_ratio, aligned
     ((3, 20, 9, 20), (7, 7), 1.0, -1, True),
     ((1, 8, 9, 70), (2, 3), 1.0, 2, True),
 ]
+SMALL_RESULTS = {name: one for name, one in DIRECTIONS.items() if one[1] != "backward"}
 with_out = pytest.mark.parametrize(
     ("operator", "direction"),
     [variant for variant in DIRECTIONS.values() if variant[0].accepts(variant[1], "out")],
@@ -151,11 +152,9 @@ def test_other_memory_order(operator, direction, layout, dtype):
             assert result.tobytes() in [one.tobytes() for one in either]
 
 
-@every_direction
+@pytest.mark.parametrize(("operator", "direction"), SMALL_RESULTS.values(), ids=SMALL_RESULTS)
 @every_layout
 def test_either_order_is_read_in_place(operator, direction, layout):
-    if direction == "backward":
-        return  # its result is as large as the map
     call = make(operator, (1, 8, 150, 160), count=2)
     for change in (lambda array: array, in_other_order(layout)):
         keywords = changed(operator.keywords(direction, call, layout), change)
