@@ -3,12 +3,11 @@
 Each operator runs in its own process, which is given two minutes for what takes milliseconds.
 """
 
-import pathlib
-
 import numpy as np
 import pytest
 import reference
 import reference_bounded
+from memory import peak_memory
 from operators import DIRECTIONS, OPERATORS, TOLERANCE, every_operator
 
 SHAPE = (1, 3, 40, 33)
@@ -63,13 +62,6 @@ def make(operator, name):
     boxes = np.hstack([np.zeros((len(corners), 1)), corners]).astype(dtype)
     arguments = {"spatial_scale": 1.0, "sampling_ratio": sampling_ratio, "aligned": aligned}
     return operator.make(np.random.default_rng(0), SHAPE, len(boxes), BINS, arguments, dtype, boxes)
-
-
-def peak_memory():
-    """Peak of resident memory in bytes, or None. Not from getrusage, which counts the parent before exec."""
-    status = pathlib.Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
 def work(of, path):

@@ -250,3 +250,13 @@ CHOOSING = {name: one for name, one in OPERATORS.items() if one.fixed and not on
 def test_maximum_without_its_map(operator):
     mode = operator.fixed["mode"]
     check(operator, "backward", {"input": None}, TypeError, f"input is missing|mode='{mode}'")
+
+
+TWO_MAPS = {name: one for name, one in DIRECTIONS.items() if {"grad_output", "input"} <= good(*one).keys()}
+
+
+@pytest.mark.parametrize(("operator", "direction"), TWO_MAPS.values(), ids=TWO_MAPS)
+def test_maps_of_two_types(operator, direction):
+    keywords = good(operator, direction)
+    arguments = {"input": keywords["input"].astype(float)}
+    check(operator, direction, arguments, TypeError, "grad_output must have the dtype of|float64|float32")
