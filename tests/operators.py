@@ -60,6 +60,7 @@ class Operator:
     linear: bool = True  # in its map
     leaves_out_last: bool = False  # the last row and column, forward; not backward
     quick: bool = True  # its textbook does not visit channel after channel
+    steepness: Callable[[Call], Any] = lambda call: 1  # of a bin, in pixels, as a box moves: a factor a box
     least_side: int = 1  # of a map
     by_image: bool = False  # takes boxes image after image
     columns: int = 5  # of the boxes
@@ -191,7 +192,8 @@ class Operator:
             return (most,)
         if direction == "boxes":  # pixels differ by twice the largest at most
             sums = np.abs(call.grad_output).sum(axis=(1, 2, 3), dtype=float)
-            return (2 * most * call.arguments["spatial_scale"] * sums[:, None],)
+            sums = sums * call.arguments["spatial_scale"] * self.steepness(call)
+            return (2 * most * sums[:, None],)
         ones = self.expected("backward", call._replace(grad_output=np.abs(call.grad_output)))
         return tuple(np.abs(one).max(initial=0) for one in ones)
 
