@@ -114,9 +114,9 @@ def backward(
     """
     if batch_indices is None and input is None and (layout == "NCHW" or layout == "NHWC"):
         settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
-        result = backward_plain(pooling, grad_output, boxes, input_shape, *settings)
-        if result is not None:
-            return result
+        gradient = backward_plain(pooling, grad_output, boxes, input_shape, *settings)
+        if gradient is not None:
+            return gradient
     given = [validation.gradient(grad_output)]
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
