@@ -7,7 +7,7 @@
 # A point of the box keeps its u, its share of the way from start to end, while the edges move: it moves by
 # 1 - u for each pixel that start moves, and by u for each that end does. So a bin changes as the mean, over
 # the bin, of the slope of the surface times what each point moves, which is one value for each part again. Of
-# a long bin the slopes of many parts cancel each other. There the same is computed as the rule of the quotient
+# a long bin the slopes of many parts cancel each other. There the same is computed as the quotient rule
 # has it, from the hats at its ends and its length, which in turn cancel each other where a bin is short.
 
 
