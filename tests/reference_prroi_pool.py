@@ -61,7 +61,7 @@ def slopes(low, high, bins, length, spatial_scale, dtype):
 
 
 def bins_of(function, box, map_size, output_size, spatial_scale, dtype):
-    """Yield for each bin its place, the pixels that it overlaps, and what function says of rows and columns."""
+    """Yield for each bin its place, its pixels, and what function says of their rows and columns."""
     _, x1, y1, x2, y2 = box
     of_y = (y1, y2, output_size[0], map_size[0], spatial_scale, dtype)
     of_x = (x1, x2, output_size[1], map_size[1], spatial_scale, dtype)
