@@ -6,7 +6,9 @@ cdef enum:
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
 
 
-cdef inline bint is_finite(const double* box, double scale_y, double scale_x, bint aligned, coordinate T) noexcept nogil:
+cdef inline bint is_finite(
+    const double* box, double scale_y, double scale_x, bint aligned, coordinate T
+) noexcept nogil:
     """Whether the edges and sides of a box are finite on the map."""
     cdef coordinate x1 = edge(box[1], scale_x, aligned, T), y1 = edge(box[2], scale_y, aligned, T)
     cdef coordinate x2 = edge(box[3], scale_x, aligned, T), y2 = edge(box[4], scale_y, aligned, T)
@@ -94,7 +96,8 @@ cdef void order_visits(const Call* call, Visit* visits, Py_ssize_t first, Py_ssi
     cdef bint in_order = call.direction == FORWARD and call.level_count == 1 and not call.tiled
     if in_order and call.levels.height * call.levels.width * call.width <= CACHED_REALS:
         for i in range(count):
-            visits[i].row, visits[i].level, visits[i].image = first + i, 0, <Py_ssize_t> call.boxes[BOX * (first + i)]
+            visits[i].row, visits[i].level = first + i, 0
+            visits[i].image = <Py_ssize_t> call.boxes[BOX * (first + i)]
         return
     for i in range(count):
         visits[i] = visit(call, first + i)
