@@ -8,7 +8,7 @@ class RoIs:
         self,
         boxes: np.ndarray,
         images: int,
-        scales: tuple[tuple[float, float], ...],
+        scales: tuple[tuple[float, ...], ...],
         levels: np.ndarray | None,
         aligned: bool,
         single: bool,
@@ -16,7 +16,15 @@ class RoIs:
 
 class CallSettings:
     def __init__(
-        self, pooling: int, bins_y: int, bins_x: int, ratio: int, channels_last: bool, threads: int
+        self,
+        pooling: int,
+        bins_y: int,
+        bins_x: int,
+        ratio: int,
+        channels_last: bool,
+        threads: int,
+        depth: int = 0,
+        bins_z: int = 0,
     ) -> None: ...
 
 class Kernels:
