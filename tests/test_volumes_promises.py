@@ -171,6 +171,22 @@ def test_threads_and_layouts(name):
     np.testing.assert_allclose(*gradients, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("shape", [(1, 33, 2500, 5, 3), (2, 3, 1100, 2, 9)])
+@pytest.mark.parametrize("ratio", [2, 0])
+@pytest.mark.parametrize("mirrored", [[], [3], [2, 3]])
+def test_deep_volumes(shape, ratio, mirrored):
+    """More slices than there can be tiles, and bins that share them: none is left out or pooled twice."""
+    rng = np.random.default_rng(0)
+    boxes = some_boxes(rng, 40, shape=shape)
+    boxes[:20, 6] = boxes[:20, 3] + 2
+    for axis in mirrored:
+        boxes[:, [axis, 3 + axis]] = boxes[:, [3 + axis, axis]]
+    call = (shape, "float32", boxes, (4, 3, 5), [1.0, ratio, True])
+    first, last = (results(call, layout, spoiled=0) for layout in ("NCDHW", "NDHWC"))
+    assert bits(first[0]) == bits(last[0])
+    np.testing.assert_allclose(first[1], last[1], rtol=0, atol=1e-5 * abs(first[1]).max())
+
+
 def digests():
     return {
         f"{name}, {layout}": [hashlib.sha256(bits(one)).hexdigest() for one in results(call, layout)]

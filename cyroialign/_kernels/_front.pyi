@@ -23,6 +23,7 @@ class CallSettings:
         ratio: int,
         channels_last: bool,
         threads: int,
+        at_most: bool = False,
         depth: int = 0,
         bins_z: int = 0,
     ) -> None: ...
