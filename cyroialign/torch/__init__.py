@@ -39,15 +39,17 @@ except ImportError as error:
     ) from error
 
 from cyroialign.torch import _derivatives  # noqa: F401  gives the operators theirs
-from cyroialign.torch._functions import ps_roi_align, roi_align, roi_pool
-from cyroialign.torch._modules import MultiScaleRoIAlign, RoIAlign
+from cyroialign.torch._functions import ps_roi_align, roi_align, roi_align_3d, roi_pool
+from cyroialign.torch._modules import MultiScaleRoIAlign, RoIAlign, RoIAlign3D
 from cyroialign.torch._torchvision import accelerate_torchvision
 
 __all__ = [
     "MultiScaleRoIAlign",
     "RoIAlign",
+    "RoIAlign3D",
     "accelerate_torchvision",
     "ps_roi_align",
     "roi_align",
+    "roi_align_3d",
     "roi_pool",
 ]
