@@ -140,3 +140,6 @@ cdef class Kernels:
             else:
                 level.scale_y, level.scale_x = rois.scales[i]
         return 0
+
+
+include "once/plain.pxi"
