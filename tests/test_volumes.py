@@ -307,6 +307,17 @@ def test_errors(change, error, message):
         roi_align_3d(**{"input": INPUT, "boxes": BOXES, "output_size": 2} | change)
 
 
+def test_out_that_shares_memory():
+    memory = np.zeros(9 * 13 * 17 * 2 * 11, np.float32)
+    boxes = np.lib.stride_tricks.as_strided(memory, (3, 7), (28, 4))
+    out = memory[: CONTIGUOUS.size].reshape(CONTIGUOUS.shape)
+    for change in ({"input": memory.reshape(SHAPE)}, {"boxes": boxes}):
+        with pytest.raises(ValueError, match="out must not share memory with an input"):
+            roi_align_3d(**{"input": INPUT, "boxes": BOXES, "output_size": 2, "out": out} | change)
+    with pytest.raises(ValueError, match="out must not share memory with an input"):
+        roi_align_3d_backward(out, BOXES, SHAPE, out=memory.reshape(SHAPE))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

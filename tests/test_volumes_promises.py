@@ -5,14 +5,18 @@ import json
 
 import numpy as np
 import pytest
+from memory import guarded, peak_memory
 from narrow import INSTALLED, ULPS, bits, dtype_of, numbers, result_of
-from test_bounded import AROUND, BORDERS, LEFT, RIGHT, axis_weights, peak_memory
-from test_guard_pages import guarded
+from reference_bounded import axis_weights
 from test_volumes import TO_FIRST, in_layout, some_boxes
 
 from cyroialign import roi_align_3d, roi_align_3d_backward, show_config
 
 SHAPE, BINS = (1, 3, 21, 40, 33), (3, 7, 5)
+AROUND = (-0.5, -0.5, 0.5, 0.5)  # of a box centred at the origin
+RIGHT = (0.0, 0.0, 1.0, 1.0)  # of a box that begins at the origin
+LEFT = (-1.0, -1.0, 0.0, 0.0)
+BORDERS = (-2.0, -3.0, 3.0, 4.0)  # of a box with the origin between its bins
 
 
 def cubes(corners, scale):

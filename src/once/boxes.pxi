@@ -2,6 +2,7 @@
 # which are defined, and in which order they are visited.
 
 cdef enum:
+    BOX = 5  # numbers of a box of a map
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
 
 
