@@ -33,9 +33,7 @@ class Problem(NamedTuple):
     boxes: np.ndarray  # (K, 5), or (K, 7)
     corners: np.ndarray  # (K, 4), or (K, 6): boxes without the image
     images: np.ndarray  # (K,) of int64
-    gradient: (
-        np.ndarray
-    )  # (K, C, bins, bins) or with bins of z, of the shape of the result, for every backward
+    gradient: np.ndarray  # (K, C, bins, bins), or bins on three axes: the shape of the result
     bins: int
     spatial_scale: float
     sampling_ratio: int

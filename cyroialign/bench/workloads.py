@@ -53,7 +53,7 @@ class Workload(NamedTuple):
         return np.random.default_rng(1 + level).standard_normal(shape, np.float32)
 
     def boxes(self) -> np.ndarray:
-        """Return (rois, 5) rows of (0, x1, y1, x2, y2) in float32, or with z1 and z2; the same ones each time."""
+        """Return (rois, 5) rows of (0, x1, y1, x2, y2) in float32, or with z1 and z2; the same each time."""
         rng = np.random.default_rng(0)
         image = np.array([self.width, self.height]) * self.stride
         size = rng.uniform(*self.sizes, self.rois)
