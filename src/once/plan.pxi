@@ -1,7 +1,7 @@
 # The tables of a RoI: the axes that its rule drafts, covered with strips, placed as the kernels read them.
 #
-# A call with very many RoIs is carried out in chunks, one after the other, so that memory stays bounded. Nothing
-# in a table but its addresses depends on the number of threads or lanes.
+# A call with very many RoIs is carried out in chunks, one after the other, so that memory stays bounded.
+# Nothing in a table but its addresses depends on the number of threads or lanes.
 
 
 cdef void place_axis(
@@ -169,7 +169,7 @@ cdef int draft_volume_rows(const Call* call, const double* box, Drafts* drafts, 
 cdef void finish_axis(
     const Call* call, const Draft* draft, int lines, int width, Axis* axis, Py_ssize_t stride
 ) noexcept nogil:
-    """Place a draft, transposed into lines of so many pixels if there is a width, for the kernels' numbers."""
+    """Place a draft, transposed into lines of so many pixels if there is a width."""
     if draft.single and width:
         place_transposed(draft, lines, width, axis, stride, <float> 0)
     elif draft.single:
