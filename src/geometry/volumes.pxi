@@ -1,4 +1,4 @@
-# Volumes: the slices of a volume lie one below the other, as one tall map whose rows are numbered z * height + y.
+# Volumes: the slices of a volume lie one below the other, as a tall map with rows z * height + y.
 #
 # On three axes a mean is separable too, so that the axis of the rows of that map is the product of those of
 # z and y: each pair of taps is a tap. From there on a volume is a map.

@@ -62,7 +62,7 @@ cdef class Kernels:
 
     Maps and gradients to them come as tuples, an array a level of a pyramid; a single map is a pyramid of one
     level. Every array is C-contiguous, in the order that the settings name, of this type, and not empty. The
-    slices of a volume lie one below the other, those of its bins too: (N, C, D * H, W) and (K, C, PD * PH, PW).
+    slices of a volume lie one below the other, and so do its bins: (N, C, D * H, W), (K, C, PD * PH, PW).
     """
 
     cdef const Table* table

@@ -74,16 +74,14 @@ cdef size_t place_drafts(const Call* call, Drafts* drafts, char* memory) noexcep
     """Place what a thread drafts axes in; the bytes it takes."""
     cdef Room room = room_at(memory)
     cdef const Settings* settings = &call.settings
-    cdef Py_ssize_t bins_y, height
+    cdef Py_ssize_t bins_z = settings.bins_z, bins_y = settings.bins_y, depth = settings.depth, height
     drafts.slot = <int*> take(&room, longest_axis(call), sizeof(int))
-    place_draft(&room, call, &drafts.axis, max(settings.bins_y, settings.bins_x), max(call.taps_y, call.taps_x))
-    if settings.depth:
-        bins_y, height = settings.bins_y // settings.bins_z, call.height // settings.depth
-        place_draft(
-            &room, call, &drafts.z, settings.bins_z, most_taps(settings.bins_z, settings.ratio, settings.depth)
-        )
+    place_draft(&room, call, &drafts.axis, max(bins_y, settings.bins_x), max(call.taps_y, call.taps_x))
+    if depth:
+        bins_y, height = bins_y // bins_z, call.height // depth
+        place_draft(&room, call, &drafts.z, bins_z, most_taps(bins_z, settings.ratio, depth))
         place_draft(&room, call, &drafts.y, bins_y, most_taps(bins_y, settings.ratio, height))
-        drafts.strip_z = <Py_ssize_t*> take(&room, settings.depth, sizeof(Py_ssize_t))
+        drafts.strip_z = <Py_ssize_t*> take(&room, depth, sizeof(Py_ssize_t))
         drafts.strip_y = <Py_ssize_t*> take(&room, height, sizeof(Py_ssize_t))
     return room.used + -room.used % 64
 
@@ -181,9 +179,10 @@ cdef void finish_axis(
 
 
 cdef void find_rows(const Draft* y, Py_ssize_t height, RoI* roi) noexcept nogil:
-    """Note where each bin of y begins to read, in whole slices of so many rows, one by one on a map.
+    """Note where each bin of y begins to read, in whole slices of so many rows; of a map, of one each.
 
-    So the rows never fall, or if a box is mirrored never rise. A bin that reads nothing goes with its neighbour.
+    So the rows never fall, or if a box is mirrored never rise. A bin that reads nothing goes with its
+    neighbour.
     """
     cdef int i, t
     for i in range(y.size):
