@@ -13,6 +13,7 @@ from cyroialign.operators.prroi_pool import (
 from cyroialign.operators.ps_roi_align import PSRoIAlign, ps_roi_align, ps_roi_align_backward
 from cyroialign.operators.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool_backward
 from cyroialign.operators.roi_align import RoIAlign, roi_align, roi_align_backward
+from cyroialign.operators.roi_align_3d import RoIAlign3D, roi_align_3d, roi_align_3d_backward
 from cyroialign.operators.roi_align_boxes import roi_align_boxes_backward
 from cyroialign.operators.roi_pool import RoIPool, roi_pool, roi_pool_backward
 from cyroialign.pyramid.anchors import AnchorGenerator
@@ -28,6 +29,7 @@ __all__ = [
     "PSRoIPool",
     "PrRoIPool",
     "RoIAlign",
+    "RoIAlign3D",
     "RoIPool",
     "__version__",
     "assign_levels",
@@ -42,6 +44,8 @@ __all__ = [
     "ps_roi_pool",
     "ps_roi_pool_backward",
     "roi_align",
+    "roi_align_3d",
+    "roi_align_3d_backward",
     "roi_align_backward",
     "roi_align_boxes_backward",
     "roi_pool",

@@ -60,6 +60,7 @@ cdef struct Settings:  # of a call
     bint channels_last
     int threads
     bint at_most  # so many threads, or fewer if others need the cores
+    Py_ssize_t depth, bins_z  # of a volume, whose slices are read as one tall map; 0: a map
 
 
 # A sparse matrix (CSR): line i sums weight[t] * source[index[t]] over indptr[i] <= t < indptr[i + 1].
@@ -75,7 +76,7 @@ cdef struct Axis:
 
 cdef struct Level:  # one map of those that a call pools from
     Py_ssize_t height, width
-    double scale_y, scale_x
+    double scale_y, scale_x, scale_z
     const pixel* map
     pooled* gradient
     real* sums  # of the gradient, itself unless it is narrower; NULL: each piece has its own
@@ -165,6 +166,7 @@ cdef struct Call:
     Py_ssize_t level_count
     const Py_ssize_t* level_of_box  # NULL: all boxes are of the first
     const double* boxes
+    Py_ssize_t box_numbers  # of each box
     Py_ssize_t images, channels, rois  # channels: of the result
     Py_ssize_t map_channels  # of a map: more where each bin has channels of its own
     int threads

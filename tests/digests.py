@@ -29,11 +29,13 @@ DATA = pathlib.Path(__file__).parent / "data" / "digests.json"
 MODES = ("avg", "max", "onnx_max")
 FORWARD = tuple(f"{name} {mode}" for name in ("roi_align", "MultiScaleRoIAlign") for mode in MODES)
 FORWARD += ("roi_pool", "ps_roi_align", "ps_roi_pool", "prroi_pool")
+FORWARD += ("roi_align_3d",)
 DIRECTIONS = (*FORWARD, *(f"{name} backward" for name in FORWARD), "roi_align_boxes_backward")
 DIRECTIONS += ("prroi_pool_boxes_backward",)
 DTYPES = ("float32", "float64", *NARROW)
 WITHOUT_MAPS = ("roi_align avg backward", "ps_roi_align backward", "ps_roi_pool backward")
 WITHOUT_MAPS += ("prroi_pool backward",)
+WITHOUT_MAPS += ("roi_align_3d backward",)
 LAYOUTS = ("NCHW", "NHWC")
 BOXES = ("ordinary", "outside", "zero-size", "inverted", "huge", "whole pixels")
 SMALL = (*BOXES, "mixed", "spoiled")  # with boxes of all kinds; with NaN, infinities and -0 as well
@@ -45,6 +47,7 @@ SIZES = ((1, 1), (3, 2), (7, 7), (14, 14))
 SCALES = (1.0, 0.5, 0.25, 0.0625, 0.37)
 RATIOS = (-1, 0, 1, 2, 3)
 FINEST = 0.25  # the scale of a pyramid's first map
+DEPTH, BINS_Z = 5, 2  # of volumes
 BOX_DTYPES = ("float32", "float32", "float64", "int64")
 
 
@@ -158,9 +161,10 @@ def inputs(call, name):
     if call.direction.startswith("MultiScale"):
         height, levels, scale = max(height, 4), 3, FINEST
     of_map = channels * math.prod(call.output_size) if call.direction.startswith("ps_") else channels
-    shapes = [(images, of_map, height >> i, max(width >> i, 1)) for i in range(levels)]
+    depth, bins_z = (DEPTH, BINS_Z) if call.direction.startswith("roi_align_3d") else (1, 1)
+    shapes = [(images, of_map, depth * height >> i, max(width >> i, 1)) for i in range(levels)]
     maps = [numbers(rng, shape, dtype, call.layout, call.spoiled) for shape in shapes]
-    shape = (call.rois, channels, *call.output_size)
+    shape = (call.rois, channels, bins_z * call.output_size[0], call.output_size[1])
     grads = numbers(rng, shape, result_of(dtype), call.layout, call.spoiled)
     index = np.sort(rng.integers(images, size=call.rois))
     corners = corners_of(rng, call.boxes, call.rois, height, width) / scale
@@ -168,8 +172,27 @@ def inputs(call, name):
     return maps, grads, rows.astype(call.box_dtype)
 
 
+def results_of_volumes(call, name, num_threads):
+    """Return the array that a call gives of the map as so many slices, one below the other."""
+    [maps], grads, boxes = inputs(call, name)
+    z = corners_of(generator(f"slices of {name}"), call.boxes, call.rois, DEPTH, DEPTH)[:, ::2]
+    scales = (call.spatial_scale / 2, call.spatial_scale, call.spatial_scale)
+    boxes = np.insert(boxes, [3, 5], (z / scales[0]).astype(call.box_dtype), axis=1)
+    rest = (scales, call.sampling_ratio, call.aligned)
+    first = call.layout == "NCHW"
+    axis = 2 if first else 1
+    options = {"layout": "NCDHW" if first else "NDHWC", "num_threads": num_threads}
+    maps = maps.reshape(*maps.shape[:axis], DEPTH, -1, *maps.shape[axis + 1 :])
+    if not call.direction.endswith(" backward"):
+        return [cyroialign.roi_align_3d(maps, boxes, (BINS_Z, *call.output_size), *rest, **options)]
+    grads = grads.reshape(*grads.shape[:axis], BINS_Z, -1, *grads.shape[axis + 1 :])
+    return [cyroialign.roi_align_3d_backward(grads, boxes, maps.shape, *rest, **options)]
+
+
 def results(call, name, num_threads):
     """Return the arrays that a call gives: one, or a gradient to each map of a pyramid."""
+    if call.direction.startswith("roi_align_3d"):
+        return results_of_volumes(call, name, num_threads)
     maps, grads, boxes = inputs(call, name)
     operator, _, mode = call.direction.removesuffix(" backward").partition(" ")
     backward = call.direction.endswith(" backward")

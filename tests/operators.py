@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import numbers as numbers_of_python
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ class Operator:
     least_side: int = 1  # of a map
     by_image: bool = False  # takes boxes image after image
     columns: int = 5  # of the boxes
+    refuses_as_maps: bool = True  # in words that are common to operators on maps
     layouts: tuple[str, ...] = ("NCHW", "NHWC")
     dtypes: tuple[str, ...] = DTYPES
 
@@ -287,6 +289,51 @@ def position_sensitive_mean(direction, call):
     return mean("backward", call._replace(arguments=arguments, grad_output=spread), bounded=True)
 
 
+# Volumes, of which a map is one
+
+
+class Volume(Operator):
+    """`roi_align_3d` of the rows of a map, each a slice of one row; test_volumes.py has all three axes."""
+
+    def callable(self, direction):  # noqa: D102
+        function = super().callable(direction)
+
+        @functools.wraps(function)
+        def of_map(*, layout, spatial_scale, boxes, **keywords):
+            axis = {"NCHW": 3, "NHWC": 2}[layout]
+            for name in keywords.keys() & {"input", "grad_output", "out"}:
+                keywords[name] = np.expand_dims(keywords[name], axis)
+            for name, at in (("output_size", 1), ("input_shape", axis)):
+                if name in keywords:
+                    keywords[name] = (*keywords[name][:at], 1, *keywords[name][at:])
+            scales = (spatial_scale, 1.0, spatial_scale)
+            layout = {"NCHW": "NCDHW", "NHWC": "NDHWC"}[layout]
+            result = function(boxes=with_z(boxes), spatial_scale=scales, layout=layout, **keywords)
+            return np.squeeze(result, axis)
+
+        def into_out(**keywords):
+            result = of_map(**keywords)
+            return result if keywords.get("out") is None else keywords["out"]
+
+        return functools.wraps(function)(into_out)
+
+
+def with_z(boxes):
+    """Boxes in whatever form, with their y as z, and y from 0 to 1."""
+    if isinstance(boxes, list | tuple):
+        if boxes and isinstance(boxes[0], numbers_of_python.Real):
+            *index, x1, y1, x2, y2 = boxes
+            return [*index, x1, 0, y1, x2, 1, y2]
+        return type(boxes)(map(with_z, boxes))
+    if isinstance(boxes, memoryview):
+        return memoryview(with_z(np.asarray(boxes)))
+    more = np.empty((len(boxes), boxes.shape[1] + 2), boxes.dtype)
+    more[:, :-6] = boxes[:, :-4]
+    more[:, -6:] = np.array([0, 0, 0, 0, 1, 0], boxes.dtype)
+    more[:, [-6, -4, -3, -1]] = boxes[:, -4:]
+    return more
+
+
 # The pyramid, whose call has another form
 
 
@@ -342,6 +389,7 @@ def of_levels(of_one, direction, call, bounded=False):
 
 OPERATORS = {
     "roi_align": Operator("roi_align", ROI_ALIGN, mean, ("backward", "boxes")),
+    "roi_align_3d": Volume("roi_align_3d", ROI_ALIGN, mean, refuses_as_maps=False),
     "roi_pool": Operator(
         "roi_pool",
         SCALE,

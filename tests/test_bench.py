@@ -144,6 +144,7 @@ def test_rows_pool_what_they_say(operator):
         "roi_align": lambda x: cyroialign.roi_align(x, *given, 2, True),
         "max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="max"),
         "onnx_max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="onnx_max"),
+        "roi_align_3d": lambda x: cyroialign.roi_align_3d(x, *given, 2, True),
         "roi_pool": lambda x: cyroialign.roi_pool(x, *given),
         "prroi_pool": lambda x: cyroialign.prroi_pool(x, *given),
         "ps_roi_align": lambda x: cyroialign.ps_roi_align(x, *given, 2),

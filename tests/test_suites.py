@@ -27,6 +27,7 @@ TOPICS = (
     "onnx_graph",
     "pooling",
     "threads",
+    "volumes",
 )
 
 

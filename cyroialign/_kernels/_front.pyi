@@ -11,7 +11,7 @@ class RoIs:
         self,
         boxes: np.ndarray,
         images: int,
-        scales: tuple[tuple[float, float], ...],
+        scales: tuple[tuple[float, ...], ...],
         levels: np.ndarray | None,
         aligned: bool,
         single: bool,
@@ -27,6 +27,8 @@ class CallSettings:
         channels_last: bool,
         threads: int,
         at_most: bool = False,
+        depth: int = 0,
+        bins_z: int = 0,
     ) -> None: ...
 
 def read_plain_with(kernels: Kernels) -> None: ...

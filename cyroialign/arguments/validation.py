@@ -12,9 +12,15 @@ from cyroialign.arguments import dtypes, foreign
 
 MODES = ("avg", "max", "onnx_max")
 LAYOUTS = ("NCHW", "NHWC")
+VOLUME_LAYOUTS = ("NCDHW", "NDHWC")
 MAX_SAMPLING_RATIO = 32767
 FLOAT32_RANGE = (2.0**-150, 2.0**128 - 2.0**103)  # what lies between, rounds to a float32 above 0 and finite
 MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
+MAX_ROWS = 2**27 - 1  # of a volume, bins counting twice: an axis of length n has up to 4 * n + 8 * bins taps
+NUMBERS_OF_BOXES = {
+    5: "batch_index, x1, y1, x2, y2",
+    7: "batch_index, x1, y1, z1, x2, y2, z2",
+}
 
 as_array, _kind = foreign.as_array, foreign.kind
 
@@ -34,27 +40,49 @@ def thread_count(value: Any, name: str) -> int:
 
 
 def output_size(value: Any) -> tuple[int, int]:
-    if type(value) is int:
-        height = width = value
-    elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
-        if len(value) != 2:
-            raise ValueError(f"output_size must be an int or (height, width), got {value!r}")
-        height, width = (whole_number(side, "a side of output_size") for side in value)
-    else:
-        height = width = whole_number(value, "output_size")
-    if not (1 <= height <= MAX_LENGTH and 1 <= width <= MAX_LENGTH):
-        raise ValueError(f"output_size must be at least 1 on both axes, got {value!r}")
+    height, width = _bins(value, ("height", "width"))
     return height, width
+
+
+def volume_output_size(value: Any) -> tuple[int, int, int]:
+    depth, height, width = _bins(value, ("depth", "height", "width"))
+    return depth, height, width
+
+
+def _bins(value: Any, sides: tuple[str, ...]) -> tuple[int, ...]:
+    bins: tuple[int, ...]
+    if type(value) is int:
+        bins = (value,) * len(sides)
+    elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+        if len(value) != len(sides):
+            raise ValueError(f"output_size must be an int or ({', '.join(sides)}), got {value!r}")
+        bins = tuple(whole_number(side, "a side of output_size") for side in value)
+    else:
+        bins = (whole_number(value, "output_size"),) * len(sides)
+    if not (min(bins) >= 1 and max(bins) <= MAX_LENGTH):
+        axes = "both axes" if len(sides) == 2 else "every axis"
+        raise ValueError(f"output_size must be at least 1 on {axes}, got {value!r}")
+    return bins
 
 
 def spatial_scale(value: Any, single: bool, name: str = "spatial_scale") -> tuple[float, float]:
     """Check one scale or two, (y, x)."""
+    y, x = _scales(value, single, name, "two, (y, x)", 2)
+    return y, x
+
+
+def volume_spatial_scale(value: Any, single: bool) -> tuple[float, float, float]:
+    """Check one scale or three, (z, y, x)."""
+    z, y, x = _scales(value, single, "spatial_scale", "three, (z, y, x)", 3)
+    return z, y, x
+
+
+def _scales(value: Any, single: bool, name: str, several: str, axes: int) -> tuple[float, ...]:
     if type(value) is float or not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
-        both = scale(value, single, name)
-        return both, both
-    if len(value) != 2:
-        raise ValueError(f"{name} must be a number or two, (y, x), got {_kind(value)}")
-    return scale(value[0], single, f"{name}[0]"), scale(value[1], single, f"{name}[1]")
+        return (scale(value, single, name),) * axes
+    if len(value) != axes:
+        raise ValueError(f"{name} must be a number or {several}, got {_kind(value)}")
+    return tuple(scale(one, single, f"{name}[{i}]") for i, one in enumerate(value))
 
 
 def scale(value: Any, single: bool, name: str) -> float:
@@ -93,21 +121,21 @@ def choice(value: Any, name: str, choices: Sequence[str]) -> str:
     return value
 
 
-def feature_map(value: Any, name: str, types: Sequence[str] = dtypes.MAPS) -> np.ndarray:
+def feature_map(value: Any, name: str, types: Sequence[str] = dtypes.MAPS, axes: int = 4) -> np.ndarray:
     """Check rank and dtype; the strides are free."""
     array = as_array(value, name)
     if dtypes.name_of(array.dtype) not in types:
         raise TypeError(f"{name} must have dtype {', '.join(types[:-1])} or {types[-1]}, got {array.dtype}")
-    if array.ndim != 4:
-        raise ValueError(f"{name} must have 4 axes, got shape {array.shape}")
+    if array.ndim != axes:
+        raise ValueError(f"{name} must have {axes} axes, got shape {array.shape}")
     if max(array.shape) > MAX_LENGTH:
         raise ValueError(f"{name} may not be longer than {MAX_LENGTH} on an axis, got shape {array.shape}")
     return array
 
 
-def gradient(value: Any) -> np.ndarray:
+def gradient(value: Any, axes: int = 4) -> np.ndarray:
     """Check rank and dtype of grad_output."""
-    return feature_map(value, "grad_output", dtypes.GRADIENTS)
+    return feature_map(value, "grad_output", dtypes.GRADIENTS, axes)
 
 
 def map_of_gradient(value: Any, grad_output: np.ndarray, read: bool) -> np.ndarray:
@@ -128,13 +156,13 @@ def map_for_gradient(value: Any, mode: str) -> None:
         )
 
 
-def shape_of_input(value: Any) -> tuple[int, int, int, int]:
+def shape_of_input(value: Any, axes: int = 4) -> tuple[int, ...]:
     try:
         shape = tuple(whole_number(side, "a side of input_shape") for side in value)
     except TypeError as error:
-        raise TypeError(f"input_shape must be 4 whole numbers, got {value!r}") from error
-    if len(shape) != 4 or min(shape) < 0 or max(shape) > MAX_LENGTH:
-        raise ValueError(f"input_shape must be 4 whole numbers, each 0 or more, got {value!r}")
+        raise TypeError(f"input_shape must be {axes} whole numbers, got {value!r}") from error
+    if len(shape) != axes or min(shape) < 0 or max(shape) > MAX_LENGTH:
+        raise ValueError(f"input_shape must be {axes} whole numbers, each 0 or more, got {value!r}")
     return shape
 
 
@@ -159,9 +187,10 @@ def fitting_gradient(
     input_shape: tuple[int, ...],
     position_sensitive: bool = False,
 ) -> None:
-    """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W), or (N, C * PH * PW, H, W)."""
+    """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W), or (N, C * PH * PW, H, W); so of volumes."""
+    bins, pixels = ("PH, PW", "H, W") if len(grad_output) == 4 else ("PD, PH, PW", "D, H, W")
     shapes = (
-        f"grad_output, as (K, C, PH, PW), is {grad_output}, and the input, as (N, C, H, W), {input_shape}"
+        f"grad_output, as (K, C, {bins}), is {grad_output}, and the input, as (N, C, {pixels}), {input_shape}"
     )
     if grad_output[0] != boxes:
         raise ValueError(f"grad_output must have one row for each of the {boxes} boxes: {shapes}")
@@ -206,8 +235,8 @@ def box_array(value: Any, name: str, columns: int) -> np.ndarray:
 def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
     if len(shape) != 2 or shape[1] != columns:
         hint = (
-            "; (K, 4) needs batch_indices, or a list of one array an image"
-            if columns == 5 and shape[1:] == (4,)
+            f"; (K, {columns - 1}) needs batch_indices, or a list of one array an image"
+            if columns in NUMBERS_OF_BOXES and shape[1:] == (columns - 1,)
             else ""
         )
         rows = "L" if name.endswith("]") else "K"
@@ -231,13 +260,13 @@ def is_list_of_rows(boxes: list[Any] | tuple[Any, ...], batch_indices: Any = Non
     return isinstance(first, (list, tuple)) and bool(first) and isinstance(first[0], numbers.Real)
 
 
-def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int) -> None:
+def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int, columns: int = 5) -> None:
     if batch_indices is not None:
         raise ValueError("a list of boxes has one array an image already: leave batch_indices out")
     if len(boxes) != images:
         raise ValueError(
             f"a list of boxes must have one array an image, {images} for this input, got {len(boxes)}; "
-            "rows of (batch_index, x1, y1, x2, y2) must come as one array or as lists of numbers"
+            f"rows of ({NUMBERS_OF_BOXES[columns]}) must come as one array or as lists of numbers"
         )
 
 
@@ -248,11 +277,28 @@ def room_for_boxes(height: int, width: int, boxes: int) -> None:
         )
 
 
+def room_for_volume_boxes(lengths: Sequence[int], bins: Sequence[int], boxes: int) -> None:
+    """Check that a volume of such (D, H, W) has pixels, and that the rows of its slices can be numbered."""
+    depth, height, width = lengths
+    if boxes and not min(lengths):
+        raise ValueError(
+            f"input must have pixels to pool {boxes} boxes from, got depth {depth}, height {height} and "
+            f"width {width}"
+        )
+    if boxes and (depth + 2 * bins[0]) * (height + 2 * bins[1]) > MAX_ROWS:
+        raise ValueError(
+            f"(depth + 2 * {bins[0]}) * (height + 2 * {bins[1]}) of an input that is pooled to "
+            f"{' x '.join(map(str, bins))} bins may be at most {MAX_ROWS}, "
+            f"got depth {depth} and height {height}"
+        )
+
+
 def raise_bad_box(
-    box: np.ndarray, where: str, images: int, spatial_scale: tuple[float, float], single: bool
+    box: np.ndarray, where: str, images: int, spatial_scale: tuple[float, ...], single: bool
 ) -> NoReturn:
-    """Say what is wrong with the box (batch_index, x1, y1, x2, y2) that the kernels refused."""
+    """Say what is wrong with the box, a row of `NUMBERS_OF_BOXES`, that the kernels refused."""
     index, *corners = box.tolist()
+    names = NUMBERS_OF_BOXES[len(box)].removeprefix("batch_index, ")
     if not index.is_integer():
         raise ValueError(f"{where} has batch_index {index}, which is not a whole number")
     if not 0 <= index < images:
@@ -260,11 +306,12 @@ def raise_bad_box(
             f"{where} has batch_index {int(index)}, but input has {images} image{'s' * (images != 1)}"
         )
     if not np.isfinite(box).all():
-        raise ValueError(f"{where} must be finite, got (x1, y1, x2, y2) = {tuple(corners)}")
-    kind, (y, x) = "float32" if single else "float64", spatial_scale
+        raise ValueError(f"{where} must be finite, got ({names}) = {tuple(corners)}")
+    kind = "float32" if single else "float64"
+    shown = spatial_scale[0] if len(set(spatial_scale)) == 1 else spatial_scale
     raise ValueError(
-        f"{where} is not finite on the feature map: (x1, y1, x2, y2) = {tuple(corners)} with "
-        f"spatial_scale={y if y == x else spatial_scale} exceeds what {kind} can hold"
+        f"{where} is not finite on the feature map: ({names}) = {tuple(corners)} with "
+        f"spatial_scale={shown} exceeds what {kind} can hold"
     )
 
 

@@ -15,7 +15,9 @@ from cyroialign.bench.problem import TOLERANCE, Problem, Row
 
 FLOOR = "floor"  # the name of the row that no library can beat by much
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # where rounding alone is more
-CHANNELS_LAST, CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+CHANNELS_LAST = {4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}  # by the number of axes
+CHANNELS_FIRST = {4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
+VOLUMES = {"NCHW": "NCDHW", "NHWC": "NDHWC"}
 
 
 def ours(problem: Problem) -> list[Row]:
@@ -48,8 +50,9 @@ def _rows(problem: Problem, layout: str, dtype: str, library: str, calls: "_Call
     result = dtypes.of_result(np.dtype(dtype)).name
     maps = [_in(layout, features, dtype) for features in problem.levels]
     gradient = _in(layout, problem.gradient, result)
-    options = {"layout": layout, "num_threads": problem.threads}
-    there = (0, 1, 2, 3) if layout == "NCHW" else CHANNELS_FIRST
+    axes = gradient.ndim
+    options = {"layout": layout if axes == 4 else VOLUMES[layout], "num_threads": problem.threads}
+    there = tuple(range(axes)) if layout == "NCHW" else CHANNELS_FIRST[axes]
     return [
         Row(library, direction, layout, partial(_seen, call, there), EPSILONS.get(dtype, TOLERANCE))
         for direction, call in calls(problem, maps, gradient, options).items()
@@ -58,7 +61,7 @@ def _rows(problem: Problem, layout: str, dtype: str, library: str, calls: "_Call
 
 
 def _in(layout: str, array: np.ndarray, dtype: str) -> np.ndarray:
-    axes = (0, 1, 2, 3) if layout == "NCHW" else CHANNELS_LAST
+    axes = tuple(range(array.ndim)) if layout == "NCHW" else CHANNELS_LAST[array.ndim]
     return np.ascontiguousarray(array.transpose(axes), np.dtype(dtype))
 
 
@@ -74,7 +77,8 @@ def _of_one_map(
     operator, [features], boxes = problem.operator, maps, problem.boxes
     scale, ratio = problem.spatial_scale, problem.sampling_ratio
     name = "roi_align" if operator in ("max", "onnx_max") else operator
-    sampling: dict[str, tuple[Any, ...]] = {"roi_align": (scale, ratio, True), "ps_roi_align": (scale, ratio)}
+    sampling: dict[str, tuple[Any, ...]] = {"ps_roi_align": (scale, ratio)}
+    sampling["roi_align"] = sampling["roi_align_3d"] = (scale, ratio, True)
     given = sampling.get(name, (scale,))
     known = (features, boxes, problem.bins) if name == "roi_pool" else (boxes, features.shape)
     forward, backward = getattr(cyroialign, name), getattr(cyroialign, f"{name}_backward")

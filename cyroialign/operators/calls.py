@@ -28,6 +28,7 @@ from cyroialign.arguments.boxes import Boxes, read_boxes
 from cyroialign.arguments.threads import threads_for
 
 POSITION_SENSITIVE = (PS_ROI_ALIGN, PS_ROI_POOL)  # each bin has channels of its own
+A_MAP = (0, 0)  # and no volume
 WINNERS = (MAX, ONNX_MAX, ROI_POOL)  # the gradient goes to pixels that are found in the map
 
 
@@ -78,15 +79,19 @@ def pool(
     channels_last: bool,
     num_threads: Any,
     out: np.ndarray | None = None,
+    volume: tuple[int, int] = A_MAP,
 ) -> np.ndarray:
-    """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW)."""
+    """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW).
+
+    volume: how many slices lie one below the other in the map, and in the bins.
+    """
     threads = threads_for(num_threads)
     dtype = dtypes.of_result(maps[0].dtype)
     if not kernels(maps[0].dtype).can(FORWARD, pooling):
         maps = tuple(map(dtypes.as_sums, maps))
     target = memory_order.target_for(out, size, dtypes.of_result(maps[0].dtype), layout, channels_last)
     if target.size:
-        settings = CallSettings(pooling, *size[2:], ratio, channels_last, *threads)
+        settings = CallSettings(pooling, *size[2:], ratio, channels_last, *threads, *volume)
         bits = tuple(map(dtypes.as_bits, maps))
         kernels(maps[0].dtype).forward(settings, bits, rois.rois, dtypes.as_bits(target))
     return memory_order.delivered(target, out, dtype, layout, channels_last)
@@ -158,6 +163,7 @@ def scatter(
     channels_last: bool,
     num_threads: Any,
     out: np.ndarray | None = None,
+    volume: tuple[int, int] = A_MAP,
 ) -> list[np.ndarray]:
     """Sum the gradients to maps of the given (N, C, H, W), one a level, from a checked one to the result."""
     threads = threads_for(num_threads)
@@ -167,7 +173,7 @@ def scatter(
     targets = [memory_order.target_for(out, size, grads.dtype, layout, channels_last) for size in sizes]
     if grads.size and targets[0].size:
         bins = memory_order.sizes(grads.shape, channels_last)[2:]
-        settings = CallSettings(pooling, *bins, ratio, channels_last, *threads)
+        settings = CallSettings(pooling, *bins, ratio, channels_last, *threads, *volume)
         if maps is not None:
             maps = tuple(
                 memory_order.in_given_order(one.astype(grads.dtype, copy=False), layout, channels_last)

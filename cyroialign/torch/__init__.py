@@ -40,18 +40,27 @@ except ImportError as error:
     ) from error
 
 from cyroialign.torch import _derivatives  # noqa: F401  gives the operators theirs
-from cyroialign.torch._functions import prroi_pool, prroi_pool2d, ps_roi_align, roi_align, roi_pool
-from cyroialign.torch._modules import MultiScaleRoIAlign, PrRoIPool2D, RoIAlign
+from cyroialign.torch._functions import (
+    prroi_pool,
+    prroi_pool2d,
+    ps_roi_align,
+    roi_align,
+    roi_align_3d,
+    roi_pool,
+)
+from cyroialign.torch._modules import MultiScaleRoIAlign, PrRoIPool2D, RoIAlign, RoIAlign3D
 from cyroialign.torch._torchvision import accelerate_torchvision
 
 __all__ = [
     "MultiScaleRoIAlign",
     "PrRoIPool2D",
     "RoIAlign",
+    "RoIAlign3D",
     "accelerate_torchvision",
     "prroi_pool",
     "prroi_pool2d",
     "ps_roi_align",
     "roi_align",
+    "roi_align_3d",
     "roi_pool",
 ]

@@ -139,6 +139,62 @@ def prroi_pool2d(
     return prroi_pool(features, rois, (pooled_height, pooled_width), spatial_scale)
 
 
+def roi_align_3d(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float | Sequence[float] = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """Pool each box of a volume into a grid of bins: the mean of trilinear samples.
+
+    Parameters
+    ----------
+    input : (N, C, D, H, W) Tensor
+        Volumes of D slices.
+    boxes : (K, 7) Tensor, or sequence of N Tensors (L_i, 6)
+        Rows of (batch_index, x1, y1, z1, x2, y2, z2), or for each volume rows of (x1, y1, z1, x2, y2, z2).
+        They get no gradient.
+    output_size, spatial_scale, sampling_ratio, aligned
+        As in `cyroialign.roi_align_3d`.
+
+    Returns
+    -------
+    (K, C, depth, height, width) Tensor
+        Of the dtype and memory order of `input`: of a tensor in channels_last_3d it is in channels_last_3d.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cyroialign.roi_align_3d` does, and for tensors of other devices.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cyroialign.torch import roi_align_3d
+    >>> input = torch.arange(64.0).reshape(1, 1, 4, 4, 4).requires_grad_()
+    >>> crops = roi_align_3d(input, torch.tensor([[0.0, 1, 1, 1, 3, 3, 3]]), (2, 1, 1), aligned=True)
+    >>> crops.flatten().tolist()
+    [23.5, 39.5]
+    >>> crops.sum().backward()
+    >>> input.grad[0, 0, 1]
+    tensor([[0.0000, 0.0000, 0.0000, 0.0000],
+            [0.0000, 0.2500, 0.2500, 0.0000],
+            [0.0000, 0.2500, 0.2500, 0.0000],
+            [0.0000, 0.0000, 0.0000, 0.0000]])
+    """
+    _arguments.feature_maps([input], ["input"], axes=5)
+    return operators.roi_align_3d(
+        input,
+        _arguments.rows(boxes, [input], columns=7),
+        _arguments.volume_bins(output_size),
+        *_arguments.volume_scales(spatial_scale),
+        _arguments.ratio(sampling_ratio),
+        _arguments.flag(aligned),
+    )
+
+
 def ps_roi_align(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],

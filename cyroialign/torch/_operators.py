@@ -1,7 +1,8 @@
 """What PyTorch dispatches: the operators on CPU tensors, and the shape and order of their results.
 
 Each takes its maps first, a tensor or the levels of a pyramid, and its boxes as rows of (batch_index, x1, y1,
-x2, y2). A spatial_scale is two numbers, (y, x). `_derivatives` says how they are differentiated.
+x2, y2), or of volumes with z1 and z2. A spatial_scale is two numbers, (y, x), or of volumes three, (z, y, x).
+`_derivatives` says how they are differentiated.
 """
 
 import math
@@ -68,9 +69,11 @@ def to_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
 
 
-def scale_of(y: float, x: float) -> Any:
+def scale_of(*scales: float) -> Any:
     """A spatial_scale as the functions of arrays have it: one number where one will do."""
-    return (y, x) if y < x or y > x else y
+    first = scales[0]
+    alike = all(one == first or (math.isnan(one) and math.isnan(first)) for one in scales)
+    return first if alike else scales
 
 
 def call(function: Callable[..., np.ndarray], *arguments: Any) -> Tensor:
@@ -146,6 +149,36 @@ def prroi_pool_boxes_backward(
     scale = scale_of(scale_y, scale_x)
     gradient[:, 1:] = call(cyroialign.prroi_pool_boxes_backward, grad_output, input, boxes, scale)
     return gradient
+
+
+@operator
+def roi_align_3d(
+    input: Tensor,
+    boxes: Tensor,
+    output_size: Sequence[int],
+    scale_z: float,
+    scale_y: float,
+    scale_x: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    settings = (output_size, scale_of(scale_z, scale_y, scale_x), sampling_ratio, aligned)
+    return call(cyroialign.roi_align_3d, input, boxes, *settings)
+
+
+@operator
+def roi_align_3d_backward(
+    grad_output: Tensor,
+    boxes: Tensor,
+    input_shape: Sequence[int],
+    scale_z: float,
+    scale_y: float,
+    scale_x: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    settings = (input_shape, scale_of(scale_z, scale_y, scale_x), sampling_ratio, aligned)
+    return call(cyroialign.roi_align_3d_backward, grad_output, boxes, *settings)
 
 
 @operator
@@ -342,8 +375,9 @@ def by_image(boxes: Tensor, images: int) -> list[np.ndarray]:
 
 def in_order_of(given: Tensor, shape: Sequence[int]) -> Tensor:
     """A result as it is traced: without values, of the type and in the memory order of what was given."""
-    last = not given.is_contiguous() and given.is_contiguous(memory_format=torch.channels_last)
-    order = torch.channels_last if last else torch.contiguous_format
+    order = torch.channels_last_3d if given.ndim == 5 else torch.channels_last
+    if given.is_contiguous() or not given.is_contiguous(memory_format=order):
+        order = torch.contiguous_format
     dtype = torch.float32 if given.dtype in BYTES else given.dtype
     return torch.empty(shape, dtype=dtype, device=given.device, memory_format=order)
 
@@ -384,6 +418,8 @@ fake(roi_align_boxes_backward, like_boxes)
 fake(prroi_pool, like_bins)
 fake(prroi_pool_backward, like_map)
 fake(prroi_pool_boxes_backward, like_boxes)
+fake(roi_align_3d, like_bins)
+fake(roi_align_3d_backward, like_map)
 fake(ps_roi_align, like_position_sensitive_bins)
 fake(ps_roi_align_backward, like_map)
 fake(roi_pool, like_bins)

@@ -12,7 +12,7 @@ import html
 
 import numpy as np
 
-from cyroialign import prroi_pool, roi_align, roi_align_backward, roi_pool
+from cyroialign import prroi_pool, roi_align, roi_align_3d_backward, roi_align_backward, roi_pool
 
 BOX = (1.3, 0.9, 6.7, 5.2)  # on a map of 8 x 6 pixels
 BINS, RATIO = (2, 3), 2
@@ -284,6 +284,28 @@ def rounded():
         grid.box((x1 + inset, y1 + inset, x2 - inset, y2 - inset), "bin legacy")
     grid.box((*first.min(axis=(1, 2)), *last.max(axis=(1, 2))), "box legacy")
     grid.box(BOX, "box dashed")
+    return str(drawing)
+
+
+def volume():
+    """The slices of a volume, and what their pixels give to two bins that lie one behind the other."""
+    shape, (x1, y1, z1, x2, y2, z2), unit = (4, 5, 4), (0.6, 0.9, 0.4, 3.4, 4.2, 3.6), 18
+    bins = np.eye(2).reshape(2, 1, 2, 1, 1)
+    boxes = [[image, x1, y1, z1, x2, y2, z2] for image in range(2)]
+    shares = roi_align_3d_backward(bins, boxes, (2, 1, *shape), aligned=True)[:, 0]
+    drawing = Drawing("Four slices of a volume, and how much each pixel counts in two bins", 340, 150)
+    for z in range(shape[0]):
+        grid = Map(drawing, 6 + 86 * z, 8, unit, shape[2], shape[1])
+        for kind, of_bin in zip(("cell blue", "cell orange"), shares[:, z], strict=True):
+            for (row, column), share in np.ndenumerate(of_bin):
+                if share:
+                    places = *grid.at(column, row), *grid.at(column + 1, row + 1)
+                    drawing.rect(*places, kind, share / shares.max())
+        grid.box((x1, y1, x2, y2))
+        for place, (kind, share) in enumerate(zip(("blue", "orange"), shares[:, z].sum((1, 2)), strict=True)):
+            words = f"{100 * share:.0f} %" if share else "0"
+            drawing.text(grid.at(1 + 2 * place, 0)[0], 118, words, f"value small {kind}")
+        drawing.text(grid.at(2, 0)[0], 140, f"slice {z}", "soft")
     return str(drawing)
 
 

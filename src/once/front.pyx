@@ -31,6 +31,7 @@ include "../geometry/candidates.pxi"
 include "../geometry/derivatives.pxi"
 include "../geometry/ranges.pxi"
 include "../geometry/hats.pxi"
+include "../geometry/volumes.pxi"
 include "../geometry/rules.pxi"
 include "boxes.pxi"
 include "memory.pxi"
@@ -47,19 +48,21 @@ cdef class CallSettings:
 
     def __cinit__(
         self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint channels_last, int threads,
-        bint at_most=False,
+        bint at_most=False, Py_ssize_t depth=0, Py_ssize_t bins_z=0,
     ):
         self.settings.pooling = pooling
         self.settings.bins_y, self.settings.bins_x, self.settings.ratio = bins_y, bins_x, ratio
         self.settings.channels_last = channels_last
         self.settings.threads, self.settings.at_most = threads, at_most
+        self.settings.depth, self.settings.bins_z = depth, bins_z
 
 
 cdef class Kernels:
     """The kernels of one SIMD level for one type of map.
 
     Maps and gradients to them come as tuples, an array a level of a pyramid; a single map is a pyramid of one
-    level. Every array is C-contiguous, in the order that the settings name, of this type, and not empty.
+    level. Every array is C-contiguous, in the order that the settings name, of this type, and not empty. The
+    slices of a volume lie one below the other, and so do its bins: (N, C, D * H, W), (K, C, PD * PH, PW).
     """
 
     cdef const Table* table
@@ -99,6 +102,7 @@ cdef class Kernels:
         call.settings, call.direction, call.table = settings.settings, direction, self.table
         call.settings.aligned, call.settings.single = rois.aligned, rois.single
         call.boxes, call.rois = &rois.boxes[0, 0], rois.boxes.shape[0]
+        call.box_numbers = rois.boxes.shape[1]
         if rois.levels is not None:
             call.level_of_box = &rois.levels[0]
         call.bins, call.channels = <pooled*> view.at, view.shape[3 if channels_last else 1]
@@ -132,7 +136,11 @@ cdef class Kernels:
                 level.gradient = <pooled*> view.at
             call.images, call.map_channels = view.shape[0], view.shape[3 if channels_last else 1]
             level.height, level.width = view.shape[2 - channels_last], view.shape[3 - channels_last]
-            level.scale_y, level.scale_x = rois.scales[i]
+            level.scale_z = 1
+            if call.settings.depth:
+                level.scale_z, level.scale_y, level.scale_x = rois.scales[i]
+            else:
+                level.scale_y, level.scale_x = rois.scales[i]
         return 0
 
 

@@ -94,6 +94,7 @@ cdef class Plain:
         cdef Py_buffer* view
         cdef bint fits
         cdef Call* call = &self.call
+        cdef double[2] scales
         call.settings.single = self.kind == FLOAT32
         if type(boxes) is list:
             if len(<list> boxes) != call.images:
@@ -121,14 +122,14 @@ cdef class Plain:
                         raise MemoryError("no memory for the boxes")
                 self.copy_boxes(0, view, -1)
             self.close_view()
-        call.boxes, call.rois = self.rows, count
+        call.boxes, call.rois, call.box_numbers = self.rows, count, BOX
+        scales[0] = scales[1] = self.level.scale_y
         # What rounds to 0 or infinity is for Python to refuse, and so is what is not defined.
         if call.settings.single and not 0 < <float> self.level.scale_y < INFINITY:
             return False
         for i in range(count):
             if not is_defined(
-                self.rows + BOX * i, call.images, self.level.scale_y, self.level.scale_x,
-                call.settings.aligned, call.settings.single,
+                self.rows + BOX * i, 2, call.images, scales, call.settings.aligned, call.settings.single
             ):
                 return False
         return count > 0

@@ -96,14 +96,13 @@ cdef size_t place_call(Call* call, char* memory) noexcept nogil:
     """Place all that a call needs beside its arrays; the bytes it takes."""
     cdef Room room = room_at(memory)
     cdef RoI roi
-    cdef Draft draft
+    cdef Drafts drafts
     cdef Scratch scratch
-    cdef int* slot
     cdef size_t scratch_bytes = place_scratch(call, &scratch, NULL)
     cdef Py_ssize_t i
     cdef char* scratches
     call.table_bytes = place_roi(call, &roi, NULL)
-    call.draft_bytes = place_draft(call, &draft, &slot, NULL)
+    call.draft_bytes = place_drafts(call, &drafts, NULL)
     scratches = <char*> take(&room, call.threads, scratch_bytes)
     call.drafts = <char*> take(&room, call.threads, call.draft_bytes)
     call.scratch = <Scratch*> take(&room, call.threads, sizeof(Scratch))
@@ -115,8 +114,8 @@ cdef size_t place_call(Call* call, char* memory) noexcept nogil:
         for i in range(call.threads):
             place_scratch(call, call.scratch + i, scratches + i * scratch_bytes)
             call.scratch[i].computed = 0
-            place_draft(call, &draft, &slot, call.drafts + i * call.draft_bytes)
-            memset(slot, 0, max(call.height, call.map_width) * sizeof(int))
+            place_drafts(call, &drafts, call.drafts + i * call.draft_bytes)
+            memset(drafts.slot, 0, longest_axis(call) * sizeof(int))
     return room.used
 
 

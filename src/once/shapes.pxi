@@ -38,7 +38,10 @@ cdef void shape_call(Call* call) noexcept nogil:
     cdef Py_ssize_t channels = call.map_channels if settings.channels_last else 1
     cdef Py_ssize_t i
     cdef Level* level
-    call.taps_y = room_for_taps(pooling, settings.bins_y, settings.ratio, call.height)
+    if settings.depth:
+        call.taps_y = most_rows(call)
+    else:
+        call.taps_y = room_for_taps(pooling, settings.bins_y, settings.ratio, call.height)
     call.taps_x = room_for_taps(pooling, settings.bins_x, settings.ratio, call.map_width)
     call.lines_y, call.lines_x, call.weights_x = settings.bins_y, settings.bins_x, 1
     call.window, call.units, call.batch, call.pitch, call.strip_width = call.rois, 1, 1, 0, 0
@@ -146,7 +149,10 @@ cdef void shape_mean(Call* call) noexcept nogil:
             level.row_tiles = min(level.row_tiles, level.height)
         else:
             if call.tiled:
-                level.row_tiles = min(<Py_ssize_t> MOST_TILES, up(level.height, ROW_TILE))
+                # Bins of a volume begin with their slice: see `find_rows`.
+                level.row_tiles = min(
+                    <Py_ssize_t> MOST_TILES, settings.depth if settings.depth else up(level.height, ROW_TILE)
+                )
             level.parts = min(up(wanted, level.row_tiles), call.rois)
 
 

@@ -34,6 +34,21 @@ def some_boxes(dtype=torch.float32):
     return torch.from_numpy(boxes[boxes[:, 0].argsort()]).to(dtype)  # by image, as lists have it
 
 
+def some_volume(order=torch.contiguous_format, dtype=torch.float32):
+    order = torch.channels_last_3d if order is torch.channels_last else order
+    return random((2, 6, 5, 8, 9), dtype, order)
+
+
+def some_boxes_3d(dtype=torch.float32):
+    """Boxes between whose samples and the edges of voxels there is room."""
+    corners = [
+        [0, 1.3, 1.2, 0.6, 5.1, 6.7, 3.9],
+        [1, -2.2, 3.3, -1.3, 7.3, 9.1, 7.7],
+        [1, 2, 3, 1, 4, 9, 2.3],
+    ]
+    return torch.tensor(corners, dtype=dtype)
+
+
 def of_images(boxes, images=SHAPE[0]):
     return [boxes[boxes[:, 0] == image, 1:] for image in range(images)]
 

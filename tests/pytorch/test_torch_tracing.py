@@ -14,6 +14,8 @@ from tensors import (
     pyramid,
     random,
     some_boxes,
+    some_boxes_3d,
+    some_volume,
 )
 
 from cyroialign.torch import RoIAlign, prroi_pool, ps_roi_align, roi_align, roi_pool
@@ -45,6 +47,10 @@ def opchecked():
         yield "roi_pool_backward", (grad_output.requires_grad_(), *settled[1:], BINS, 0.7, 0.7)
         values = random(SHAPE, order=order, seed=4).requires_grad_()
         yield "roi_pool_at_winners", (values, *settled[1:], BINS, 0.7, 0.7)
+        volume, rows_3d = some_volume(order), some_boxes_3d()
+        yield "roi_align_3d", (volume.requires_grad_(), rows_3d, (2, 3, 2), 1.0, 0.7, 0.7, 2, True)
+        grad_3d = torch.ones(len(rows_3d), volume.shape[1], 2, 3, 2).requires_grad_()
+        yield "roi_align_3d_backward", (grad_3d, rows_3d, volume.shape, 1.0, 0.7, 0.7, 2, True)
         x = [one.requires_grad_() for one in x]
         yield "roi_align_levels", (x, rows.requires_grad_(), BINS, sizes, [], 2, 20.0, 2)
         yield "roi_align_levels_backward", (grad_levels.requires_grad_(), rows, shapes, sizes, [], 2, 20.0, 2)
