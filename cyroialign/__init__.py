@@ -4,6 +4,7 @@ from cyroialign._config import show_config
 from cyroialign._version import __version__
 from cyroialign.arguments.threads import get_num_threads, num_threads, set_num_threads
 from cyroialign.diagnosis import why_zero
+from cyroialign.operators.paste_masks import paste_masks
 from cyroialign.operators.prroi_pool import prroi_pool
 from cyroialign.operators.ps_roi_align import PSRoIAlign, ps_roi_align, ps_roi_align_backward
 from cyroialign.operators.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool_backward
@@ -28,6 +29,7 @@ __all__ = [
     "get_num_threads",
     "infer_scales",
     "num_threads",
+    "paste_masks",
     "prroi_pool",
     "ps_roi_align",
     "ps_roi_align_backward",

@@ -18,9 +18,9 @@ except ModuleNotFoundError as error:
         "`pip install -e .`, or run from another folder to use an installed package"
     ) from error
 
-from cyroialign._kernels._front import CallSettings, Kernels, RoIs
+from cyroialign._kernels._front import CallSettings, Kernels, RoIs, paste
 
-__all__ = ["CallSettings", "Kernels", "RoIs", "kernels", "simd", "simd_levels"]
+__all__ = ["CallSettings", "Kernels", "RoIs", "kernels", "paste", "simd", "simd_levels"]
 
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
 MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL, PRROI_POOL = range(7)  # as in src/call.pxd

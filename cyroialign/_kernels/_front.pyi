@@ -39,3 +39,14 @@ class Kernels:
         rois: RoIs,
         grad_boxes: np.ndarray,
     ) -> None: ...
+
+def paste(
+    masks: np.ndarray,
+    spans: np.ndarray,
+    result: np.ndarray,
+    padding: float,
+    fades: bool,
+    threshold: float | None,
+    blank: bool,
+    threads: int,
+) -> None: ...

@@ -138,6 +138,49 @@ def shape_of_input(value: Any) -> tuple[int, int, int, int]:
     return shape
 
 
+def image_shape(value: Any) -> tuple[int, int]:
+    try:
+        height, width = (whole_number(side, "a side of image_shape") for side in value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"image_shape must be two whole numbers, (height, width), got {value!r}") from error
+    if not (0 <= height <= MAX_LENGTH and 0 <= width <= MAX_LENGTH):
+        raise ValueError(f"image_shape must be two whole numbers, each 0 or more, got {value!r}")
+    return height, width
+
+
+def not_negative(value: Any, name: str) -> int:
+    n = whole_number(value, name)
+    if not 0 <= n <= MAX_LENGTH:
+        raise ValueError(f"{name} must be a whole number, 0 or more, got {n}")
+    return n
+
+
+def finite_number(value: Any, name: str) -> float:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be a number, got {_kind(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {_kind(value)}")
+    return number
+
+
+def square_masks(value: Any) -> np.ndarray:
+    array = feature_map(value, "masks")
+    count, channels, height, width = array.shape
+    if channels != 1 or height != width or (count and not height):
+        raise ValueError(f"masks must have shape (N, 1, M, M), got {array.shape}")
+    return array
+
+
+def box_a_mask(boxes: tuple[int, ...], masks: tuple[int, ...]) -> None:
+    if boxes[0] != masks[0]:
+        raise ValueError(f"boxes must have one row for each mask: masks has shape {masks}, boxes {boxes}")
+
+
 def same_shape(array: np.ndarray, name: str, expected: tuple[int, ...], why: str) -> None:
     if array.shape != expected:
         raise ValueError(f"{name} must have shape {expected} ({why}), got {array.shape}")
@@ -266,6 +309,15 @@ def raise_bad_box(
         f"{where} is not finite on the feature map: (x1, y1, x2, y2) = {tuple(corners)} with "
         f"spatial_scale={y if y == x else spatial_scale} exceeds what {kind} can hold"
     )
+
+
+def raise_bad_corners(corners: np.ndarray, where: str, single: bool) -> NoReturn:
+    """Say why a box (x1, y1, x2, y2) cannot be pasted into."""
+    shown = f"(x1, y1, x2, y2) = {tuple(corners.tolist())}"
+    if not np.isfinite(corners).all():
+        raise ValueError(f"{where} must be finite, got {shown}")
+    kind = "float32" if single else "float64"
+    raise ValueError(f"{where} must have sides that {kind} can hold, also once it is grown, got {shown}")
 
 
 def output_array(

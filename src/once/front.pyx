@@ -32,6 +32,7 @@ include "once/plan.pxi"
 include "once/shapes.pxi"
 include "once/schedule.pxi"
 include "once/views.pxi"
+include "once/paste.pxi"
 
 
 cdef class CallSettings:
