@@ -93,12 +93,13 @@ def paste_masks(
     >>> import numpy as np
     >>> import cyroialign
     >>> mask = np.array([[[[0.9, 0.4], [0.6, 0.1]]]], np.float32)
-    >>> box = np.array([[1, 0, 4, 3]], np.float32)
-    >>> cyroialign.paste_masks(mask, box, (4, 5), rule="detectron2", threshold=0.5).astype(int)
-    array([[[[0, 0, 1, 0, 0],
-             [0, 0, 1, 0, 0],
-             [0, 0, 1, 0, 0],
-             [0, 0, 0, 0, 0]]]])
+    >>> box = np.array([[1, 0, 5, 4]], np.float32)
+    >>> cyroialign.paste_masks(mask, box, (5, 6), rule="detectron2", threshold=0.5).astype(int)
+    array([[[[0, 1, 1, 0, 0, 0],
+             [0, 1, 1, 0, 0, 0],
+             [0, 1, 1, 0, 0, 0],
+             [0, 0, 0, 0, 0, 0],
+             [0, 0, 0, 0, 0, 0]]]])
     """
     given = validation.square_masks(masks)
     corners = validation.box_array(boxes, "boxes", 4)

@@ -39,7 +39,7 @@ except ImportError as error:
     ) from error
 
 from cyroialign.torch import _derivatives  # noqa: F401  gives the operators theirs
-from cyroialign.torch._functions import ps_roi_align, roi_align, roi_pool
+from cyroialign.torch._functions import paste_masks, ps_roi_align, roi_align, roi_pool
 from cyroialign.torch._modules import MultiScaleRoIAlign, RoIAlign
 from cyroialign.torch._torchvision import accelerate_torchvision
 
@@ -47,6 +47,7 @@ __all__ = [
     "MultiScaleRoIAlign",
     "RoIAlign",
     "accelerate_torchvision",
+    "paste_masks",
     "ps_roi_align",
     "roi_align",
     "roi_pool",

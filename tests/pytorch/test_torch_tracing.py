@@ -42,6 +42,10 @@ def opchecked():
         yield "roi_pool_backward", (grad_output.requires_grad_(), *settled[1:], BINS, 0.7, 0.7)
         values = random(SHAPE, order=order, seed=4).requires_grad_()
         yield "roi_pool_at_winners", (values, *settled[1:], BINS, 0.7, 0.7)
+        masks, places = random((COUNT, 1, 7, 7), order=order), boxes[:, 1:].detach()
+        yield "paste_masks", (masks, places, [20, 31], "torchvision", 1, None)
+        yield "paste_masks", (masks.half(), places.double(), [20, 31], "detectron2", 1, None)
+        yield "paste_masks", (masks, places, [20, 31], "detectron2", 1, 0.5)
         x = [one.requires_grad_() for one in x]
         yield "roi_align_levels", (x, rows.requires_grad_(), BINS, sizes, [], 2, 20.0, 2)
         yield "roi_align_levels_backward", (grad_levels.requires_grad_(), rows, shapes, sizes, [], 2, 20.0, 2)
