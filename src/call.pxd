@@ -18,6 +18,8 @@ cdef enum:  # a pooling: what becomes of the samples or pixels of a bin; the ord
     PS_ROI_ALIGN
     PS_ROI_POOL
     PRROI_POOL
+    CROP_BILINEAR
+    CROP_NEAREST
     POOLINGS
 
 
@@ -59,6 +61,8 @@ cdef struct Settings:  # of a call
     bint single  # T is float, not double
     bint channels_last
     int threads
+    size_t outside_bytes  # of a result of crop_and_resize, where bins outside the map are not 0
+    char outside[8]  # what they are
     bint at_most  # so many threads, or fewer if others need the cores
 
 

@@ -24,6 +24,7 @@ __all__ = ["CallSettings", "Kernels", "RoIs", "kernels", "paste", "simd", "simd_
 
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
 MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL, PRROI_POOL = range(7)  # as in src/call.pxd
+CROP_BILINEAR, CROP_NEAREST = 7, 8
 FORWARD, BACKWARD, BOXES_BACKWARD = range(3)
 
 

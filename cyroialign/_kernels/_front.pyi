@@ -24,6 +24,7 @@ class CallSettings:
         channels_last: bool,
         threads: int,
         at_most: bool = False,
+        outside: bytes | None = None,
     ) -> None: ...
 
 class Kernels:
@@ -56,4 +57,5 @@ def paste(
     threshold: float | None,
     blank: bool,
     threads: int,
+    at_most: bool,
 ) -> None: ...

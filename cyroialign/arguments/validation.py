@@ -33,17 +33,17 @@ def thread_count(value: Any, name: str) -> int:
     return n
 
 
-def output_size(value: Any) -> tuple[int, int]:
+def output_size(value: Any, name: str = "output_size") -> tuple[int, int]:
     if type(value) is int:
         height = width = value
     elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
         if len(value) != 2:
-            raise ValueError(f"output_size must be an int or (height, width), got {value!r}")
-        height, width = (whole_number(side, "a side of output_size") for side in value)
+            raise ValueError(f"{name} must be an int or (height, width), got {value!r}")
+        height, width = (whole_number(side, f"a side of {name}") for side in value)
     else:
-        height = width = whole_number(value, "output_size")
+        height = width = whole_number(value, name)
     if not (1 <= height <= MAX_LENGTH and 1 <= width <= MAX_LENGTH):
-        raise ValueError(f"output_size must be at least 1 on both axes, got {value!r}")
+        raise ValueError(f"{name} must be at least 1 on both axes, got {value!r}")
     return height, width
 
 
@@ -128,13 +128,13 @@ def map_for_gradient(value: Any, mode: str) -> None:
         )
 
 
-def shape_of_input(value: Any) -> tuple[int, int, int, int]:
+def shape_of_input(value: Any, name: str = "input_shape") -> tuple[int, int, int, int]:
     try:
-        shape = tuple(whole_number(side, "a side of input_shape") for side in value)
+        shape = tuple(whole_number(side, f"a side of {name}") for side in value)
     except TypeError as error:
-        raise TypeError(f"input_shape must be 4 whole numbers, got {value!r}") from error
+        raise TypeError(f"{name} must be 4 whole numbers, got {value!r}") from error
     if len(shape) != 4 or min(shape) < 0 or max(shape) > MAX_LENGTH:
-        raise ValueError(f"input_shape must be 4 whole numbers, each 0 or more, got {value!r}")
+        raise ValueError(f"{name} must be 4 whole numbers, each 0 or more, got {value!r}")
     return shape
 
 
@@ -156,16 +156,21 @@ def not_negative(value: Any, name: str) -> int:
     return n
 
 
-def finite_number(value: Any, name: str) -> float:
+def number(value: Any, name: str) -> float:
+    """Check a number, which may be infinite or NaN."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be a number, got {_kind(value)}")
     try:
-        number = float(value)
+        return float(value)
     except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def finite_number(value: Any, name: str) -> float:
+    finite = number(value, name)
+    if not math.isfinite(finite):
         raise ValueError(f"{name} must be finite, got {_kind(value)}")
-    return number
+    return finite
 
 
 def square_masks(value: Any) -> np.ndarray:
@@ -257,12 +262,12 @@ def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
         raise ValueError(f"{name} must have shape ({rows}, {columns}), got {shape}{hint}")
 
 
-def batch_index_array(value: Any, rows: int) -> np.ndarray:
-    array = foreign.numbers_of(value, "batch_indices")
+def batch_index_array(value: Any, rows: int, name: str = "batch_indices") -> np.ndarray:
+    array = foreign.numbers_of(value, name)
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"batch_indices must have an integer dtype, got {array.dtype}")
+        raise TypeError(f"{name} must have an integer dtype, got {array.dtype}")
     if array.shape != (rows,):
-        raise ValueError(f"batch_indices must have shape ({rows},), one a row of boxes, got {array.shape}")
+        raise ValueError(f"{name} must have shape ({rows},), one a row of boxes, got {array.shape}")
     return array
 
 
@@ -284,10 +289,10 @@ def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int) -> None
         )
 
 
-def room_for_boxes(height: int, width: int, boxes: int) -> None:
+def room_for_boxes(height: int, width: int, boxes: int, name: str = "input") -> None:
     if boxes and not (height and width):
         raise ValueError(
-            f"input must have pixels to pool {boxes} boxes from, got height {height} and width {width}"
+            f"{name} must have pixels to pool {boxes} boxes from, got height {height} and width {width}"
         )
 
 
@@ -308,6 +313,22 @@ def raise_bad_box(
     raise ValueError(
         f"{where} is not finite on the feature map: (x1, y1, x2, y2) = {tuple(corners)} with "
         f"spatial_scale={y if y == x else spatial_scale} exceeds what {kind} can hold"
+    )
+
+
+def raise_bad_share(box: np.ndarray, row: int, images: int, single: bool) -> NoReturn:
+    """Say what is wrong with a box (batch_index, x1, y1, x2, y2) of crop_and_resize."""
+    index, x1, y1, x2, y2 = box.tolist()
+    if not 0 <= index < images:
+        raise ValueError(
+            f"box_indices[{row}] is {int(index)}, but image has {images} image{'s' * (images != 1)}"
+        )
+    shown = f"(y1, x1, y2, x2) = {(y1, x1, y2, x2)}"
+    if not np.isfinite(box).all():
+        raise ValueError(f"boxes[{row}] must be finite, got {shown}")
+    kind = "float32" if single else "float64"
+    raise ValueError(
+        f"boxes[{row}] is not finite in pixels of the image: {shown} exceeds what {kind} can hold"
     )
 
 

@@ -137,7 +137,7 @@ def _filled(
     dtype: np.dtype,
     out: np.ndarray | None,
     settings: tuple[float, bool, float | None],
-    threads: int,
+    threads: tuple[int, bool],
 ) -> np.ndarray:
     """Let the kernels fill the result, or of narrow results some sums at a time, which are rounded."""
     blank = out is None and not (settings[2] is not None and settings[2] <= 0)
@@ -145,13 +145,13 @@ def _filled(
     if not result.size:
         return result
     if dtype in (masks.dtype, np.bool_) and result.flags.aligned:
-        paste(masks, spans, result[:, 0].view(np.uint8), *settings, blank, threads)
+        paste(masks, spans, result[:, 0].view(np.uint8), *settings, blank, *threads)
         return result
     step = max(1, CHUNK // (shape[2] * shape[3]))
     for i in range(0, len(masks), step):
         some = slice(i, i + step)
         sums = np.zeros((len(masks[some]), *shape[2:]), masks.dtype)
-        paste(masks[some], spans[some], sums.view(np.uint8), *settings, True, threads)
+        paste(masks[some], spans[some], sums.view(np.uint8), *settings, True, *threads)
         with np.errstate(over="ignore", under="ignore"):
             np.copyto(result[some, 0], sums, casting="unsafe")
     return result

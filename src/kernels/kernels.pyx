@@ -29,8 +29,11 @@ table_of_functions.real_bytes, table_of_functions.pooled_bytes = sizeof(real), s
 table_of_functions.narrow = NARROW
 table_of_functions.work[FORWARD][MEAN] = table_of_functions.work[FORWARD][PRROI_POOL] = mean_forward
 table_of_functions.work[BACKWARD][MEAN] = table_of_functions.work[BACKWARD][PRROI_POOL] = mean_backward
+table_of_functions.work[FORWARD][CROP_BILINEAR] = table_of_functions.work[FORWARD][CROP_NEAREST] = mean_forward
+table_of_functions.work[BACKWARD][CROP_BILINEAR] = table_of_functions.work[BACKWARD][CROP_NEAREST] = mean_backward
 if WHOLE_FAMILY:
     table_of_functions.work[BOXES_BACKWARD][MEAN] = boxes_backward
+    table_of_functions.work[BOXES_BACKWARD][CROP_BILINEAR] = boxes_backward
     table_of_functions.work[FORWARD][MAX] = table_of_functions.work[FORWARD][ONNX_MAX] = maximum_forward
     table_of_functions.work[BACKWARD][MAX] = table_of_functions.work[BACKWARD][ONNX_MAX] = maximum_backward
     table_of_functions.work[FORWARD][ROI_POOL] = roi_pool_forward

@@ -5,10 +5,11 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
+from libc.math cimport round as round_half_away
 from libc.math cimport INFINITY, ceil, floor, isfinite, nextafter
 from libc.stdio cimport fputs, stderr
 from libc.stdlib cimport abort, free, malloc, qsort
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from call cimport *
 
@@ -31,6 +32,7 @@ include "geometry/candidates.pxi"
 include "geometry/derivatives.pxi"
 include "geometry/ranges.pxi"
 include "geometry/hats.pxi"
+include "geometry/crops.pxi"
 include "geometry/rules.pxi"
 include "once/boxes.pxi"
 include "once/memory.pxi"
@@ -48,12 +50,17 @@ cdef class CallSettings:
 
     def __cinit__(
         self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint channels_last, int threads,
-        bint at_most=False,
+        bint at_most=False, const unsigned char[::1] outside=None,
     ):
+        """outside: the bytes of the number that bins of crop_and_resize outside the map get, if it is not 0."""
         self.settings.pooling = pooling
         self.settings.bins_y, self.settings.bins_x, self.settings.ratio = bins_y, bins_x, ratio
         self.settings.channels_last = channels_last
         self.settings.threads, self.settings.at_most = threads, at_most
+        self.settings.outside_bytes = 0
+        if outside is not None:
+            self.settings.outside_bytes = min(<size_t> outside.shape[0], sizeof(self.settings.outside))
+            memcpy(self.settings.outside, &outside[0], self.settings.outside_bytes)
 
 
 cdef class Kernels:
