@@ -167,7 +167,7 @@ def test_law_of_the_pair(dtype, method, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 def test_bits(dtype, layout):
-    """The same for every number of threads, in either order of memory; forward whatever else is in the call."""
+    """The same for any number of threads, in either order of memory; forward whatever else is in the call."""
     shape = (2, 40, 50, 21)
     image, (boxes, indices) = some_image(dtype, shape=shape), boxes_of_all_kinds(np.float32)
     boxes, indices = np.tile(boxes, (3, 1)), np.tile(indices % 2, 3)
