@@ -92,6 +92,20 @@ def _of_boxes(
     return {"boxes": partial(cyroialign.roi_align_boxes_backward, gradient, *given, **options)}
 
 
+def _of_crops(
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
+) -> dict[str, Callable[[], np.ndarray]]:
+    [features], given = maps, (problem.shares, problem.images)
+    out, grad_out = np.empty_like(gradient), np.empty_like(features)
+    return {
+        "forward": partial(cyroialign.crop_and_resize, features, *given, problem.bins, out=out, **options),
+        "backward": partial(
+            cyroialign.crop_and_resize_backward, gradient, *given, features.shape, out=grad_out, **options
+        ),
+        "boxes": partial(cyroialign.crop_and_resize_boxes_backward, gradient, features, *given, **options),
+    }
+
+
 def _of_pyramid(
     problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
 ) -> dict[str, Callable[[], np.ndarray]]:
@@ -134,4 +148,8 @@ def _by_level(
 _Calls: TypeAlias = Callable[
     [Problem, list[np.ndarray], np.ndarray, dict[str, Any]], dict[str, Callable[[], np.ndarray]]
 ]
-_CALLS: dict[str, _Calls] = {"boxes_backward": _of_boxes, "multiscale": _of_pyramid}
+_CALLS: dict[str, _Calls] = {
+    "boxes_backward": _of_boxes,
+    "multiscale": _of_pyramid,
+    "crop_and_resize": _of_crops,
+}

@@ -5,7 +5,6 @@ import figures_of_crops
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-
 DRAWN = vars(figures_of_crops) | vars(figures)
 
 
