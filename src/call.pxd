@@ -177,6 +177,7 @@ cdef struct Call:
     Py_ssize_t pitch  # from line to line of the scratch
     Py_ssize_t batch  # rows of bins, or lines, that a kernel takes at once
     bint non_temporal  # results are written past the caches
+    bint sparse  # bins have few pixels, which others may not share: see src/kernels/sparse.pxi
     bint ragged  # pixels are no whole number of vectors: rows of them are put together in scratch
     bint staged  # they, or narrow ones, are put together in scratch before they are written
     # Tables

@@ -13,6 +13,7 @@ from call cimport *
 include "kernels/lanes.pxi"
 include "kernels/addresses.pxi"
 include "kernels/weighted_sum.pxi"
+include "kernels/sparse.pxi"
 include "kernels/mean.pxi"
 include "kernels/box_gradient.pxi"
 include "kernels/maximum.pxi"
