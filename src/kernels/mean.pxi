@@ -411,6 +411,8 @@ cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scr
     while roi < last:
         if roi.top < rows.last and rows.first < roi.bottom:
             if call.settings.channels_last:
+                if call.sparse and roi + 1 < last:
+                    prefetch_bins(call, roi + 1, rows)
                 backward_pixels(call, roi, piece.sums, rows, scratch)
             else:
                 if roi + 1 < last:  # its bins lie far from these: benchmarks/backward.py, P4-box

@@ -106,3 +106,18 @@ cdef void backward_sparse(
                     place[i] = roi.x.index[t + i] // call.x_stride * channels
                 sum_few[pooled](target, source, &roi.y, y, &roi.x, x, place, rows.length, True)
                 target += rows.pitch
+
+
+cdef inline void prefetch_bins(const Call* call, const RoI* roi, const Rows* rows) noexcept nogil:
+    """Fetch the bins of the next RoI that some rows depend on, which lie far from those of this one."""
+    cdef const pooled* source = call.bins + in_bins(call, roi, rows.channel)
+    cdef Py_ssize_t first, last
+    cdef int y, end
+    find_lines(roi, rows, &y, &end)
+    if y < end and rows.length == call.channels:
+        first, last = roi.y.index[roi.y.indptr[y]], roi.y.index[roi.y.indptr[end] - 1]
+        if first > last:  # a mirrored box
+            first, last = last, first
+        prefetch_source(
+            source + first, (last - first + call.settings.bins_x * call.channels) * sizeof(pooled)
+        )
