@@ -4,6 +4,12 @@ from cyroialign._config import show_config
 from cyroialign._version import __version__
 from cyroialign.arguments.threads import get_num_threads, num_threads, set_num_threads
 from cyroialign.diagnosis import why_zero
+from cyroialign.operators.crop_and_resize import (
+    crop_and_resize,
+    crop_and_resize_backward,
+    crop_and_resize_boxes_backward,
+)
+from cyroialign.operators.paste_masks import paste_masks
 from cyroialign.operators.prroi_pool import (
     PrRoIPool,
     prroi_pool,
@@ -33,9 +39,13 @@ __all__ = [
     "RoIPool",
     "__version__",
     "assign_levels",
+    "crop_and_resize",
+    "crop_and_resize_backward",
+    "crop_and_resize_boxes_backward",
     "get_num_threads",
     "infer_scales",
     "num_threads",
+    "paste_masks",
     "prroi_pool",
     "prroi_pool_backward",
     "prroi_pool_boxes_backward",

@@ -18,6 +18,8 @@ cdef enum:  # a pooling: what becomes of a bin; the order is that of _kernels/__
     PS_ROI_ALIGN
     PS_ROI_POOL
     PRROI_POOL
+    CROP_BILINEAR
+    CROP_NEAREST
     POOLINGS
 
 
@@ -59,6 +61,8 @@ cdef struct Settings:  # of a call
     bint single  # T is float, not double
     bint channels_last
     int threads
+    size_t outside_bytes  # of a result of crop_and_resize, where bins outside the map are not 0
+    char outside[8]  # what they are
     bint at_most  # so many threads, or fewer if others need the cores
     Py_ssize_t depth, bins_z  # of a volume, whose slices are read as one tall map; 0: a map
 
@@ -177,6 +181,7 @@ cdef struct Call:
     Py_ssize_t pitch  # from line to line of the scratch
     Py_ssize_t batch  # rows of bins, or lines, that a kernel takes at once
     bint non_temporal  # results are written past the caches
+    bint sparse  # bins have few pixels, which others may not share: see src/kernels/sparse.pxi
     bint ragged  # pixels are no whole number of vectors: rows of them are put together in scratch
     bint staged  # they, or narrow ones, are put together in scratch before they are written
     # Tables

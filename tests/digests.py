@@ -30,12 +30,16 @@ MODES = ("avg", "max", "onnx_max")
 FORWARD = tuple(f"{name} {mode}" for name in ("roi_align", "MultiScaleRoIAlign") for mode in MODES)
 FORWARD += ("roi_pool", "ps_roi_align", "ps_roi_pool", "prroi_pool")
 FORWARD += ("roi_align_3d",)
+FORWARD += ("crop_and_resize bilinear", "crop_and_resize nearest")
+PASTES = ("paste_masks torchvision", "paste_masks detectron2", "paste_masks threshold")
 DIRECTIONS = (*FORWARD, *(f"{name} backward" for name in FORWARD), "roi_align_boxes_backward")
 DIRECTIONS += ("prroi_pool_boxes_backward",)
+DIRECTIONS += ("crop_and_resize_boxes_backward", *PASTES)
 DTYPES = ("float32", "float64", *NARROW)
 WITHOUT_MAPS = ("roi_align avg backward", "ps_roi_align backward", "ps_roi_pool backward")
 WITHOUT_MAPS += ("prroi_pool backward",)
 WITHOUT_MAPS += ("roi_align_3d backward",)
+WITHOUT_MAPS += tuple(f"crop_and_resize {method} backward" for method in ("bilinear", "nearest"))
 LAYOUTS = ("NCHW", "NHWC")
 BOXES = ("ordinary", "outside", "zero-size", "inverted", "huge", "whole pixels")
 SMALL = (*BOXES, "mixed", "spoiled")  # with boxes of all kinds; with NaN, infinities and -0 as well
@@ -96,7 +100,13 @@ def small(direction, dtype, layout, scene):
 def calls():
     """Return (direction, the rest of the name) -> call."""
     grid = {}
-    for direction, layout in itertools.product(DIRECTIONS, LAYOUTS):
+    for direction, dtype, scene in itertools.product(PASTES, DTYPES, SMALL):
+        grid[direction, f"{dtype} {scene}"] = small(direction, dtype, "NCHW", scene)
+    for direction in PASTES:
+        large = Call(direction, "float32", "NCHW", "mixed", (1, 1, 100, 76), 40, (1, 1), threads=(1, 3))
+        grid[direction, "float32 large"] = large
+    of_maps = (direction for direction in DIRECTIONS if direction not in PASTES)
+    for direction, layout in itertools.product(of_maps, LAYOUTS):
         for dtype, scene in itertools.product(DTYPES, SMALL):
             if dtype not in BYTES or direction not in WITHOUT_MAPS:
                 grid[direction, f"{dtype} {layout} {scene}"] = small(direction, dtype, layout, scene)
@@ -198,6 +208,15 @@ def results(call, name, num_threads):
     backward = call.direction.endswith(" backward")
     sampling = (call.spatial_scale, call.sampling_ratio, call.aligned)
     shared = {"layout": call.layout, "num_threads": num_threads}
+    if operator == "paste_masks":
+        side = call.output_size[0] * 4
+        masks = numbers(
+            generator(f"masks of {name}"), (call.rois, 1, side, side), maps[0].dtype, "NCHW", call.spoiled
+        )
+        rule = {"threshold": 0.001} if mode == "threshold" else {"rule": mode}
+        return [cyroialign.paste_masks(masks, boxes[:, 1:], call.shape[2:], num_threads=num_threads, **rule)]
+    if operator.startswith("crop_and_resize"):
+        return [crop(call, maps[0], grads, boxes, shared)]
     if operator == "MultiScaleRoIAlign":
         height, width = maps[0].shape[2:] if call.layout == "NCHW" else maps[0].shape[1:3]
         image = (int(height / FINEST), int(width / FINEST))
@@ -230,6 +249,19 @@ def results(call, name, num_threads):
     if mode in ("max", "onnx_max"):
         shared["input"] = maps[0]
     return [function(grads, boxes, maps[0].shape, *sampling, **shared)]
+
+
+def crop(call, image, grads, boxes, shared):
+    """Return what crop_and_resize or a gradient gives for boxes in pixels of the map, scaled."""
+    index = boxes[:, 0].astype(np.int64)
+    steps = np.maximum(np.array(call.shape[2:]) - 1, 1) / call.spatial_scale
+    shares = boxes[:, [2, 1, 4, 3]] / np.tile(steps, 2).astype("f4" if boxes.dtype == "f4" else "f8")
+    method = call.direction.split()[1:2]
+    if not method:
+        return cyroialign.crop_and_resize_boxes_backward(grads, image, shares, index, **shared)
+    if call.direction.endswith(" backward"):
+        return cyroialign.crop_and_resize_backward(grads, shares, index, image.shape, *method, **shared)
+    return cyroialign.crop_and_resize(image, shares, index, call.output_size, *method, 0.375, **shared)
 
 
 def digest(call, name):

@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 TOPICS = (
     "backward",
     "box_gradient",
+    "crops",
     "dtypes",
     "forward",
     "fpn",
@@ -89,6 +90,8 @@ def test_full_has_all_that_few_has_and_more(suites):
         "IntegralForwardSuite",
         "IntegralBackwardSuite",
         "IntegralBoxesSuite",
+        "PasteThresholdSuite",
+        "CropBoxesSuite",
     ],
 )
 def test_suites_of_small_calls_run(suites, name):

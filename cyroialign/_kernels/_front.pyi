@@ -29,6 +29,7 @@ class CallSettings:
         at_most: bool = False,
         depth: int = 0,
         bins_z: int = 0,
+        outside: bytes | None = None,
     ) -> None: ...
 
 def read_plain_with(kernels: Kernels) -> None: ...
@@ -79,3 +80,15 @@ class Kernels:
         rois: RoIs,
         grad_boxes: np.ndarray,
     ) -> None: ...
+
+def paste(
+    masks: np.ndarray,
+    spans: np.ndarray,
+    result: np.ndarray,
+    padding: float,
+    fades: bool,
+    threshold: float | None,
+    blank: bool,
+    threads: int,
+    at_most: bool,
+) -> None: ...

@@ -52,6 +52,18 @@ def read_boxes_of_levels(
     return _checked(boxes, rows, images, scales, levels, aligned, single, given)
 
 
+def read_shares(boxes: Any, box_indices: Any, images: int, dtype: np.dtype, height: int, width: int) -> Boxes:
+    """Read boxes (y1, x1, y2, x2) in shares of the image, from its first pixel to its last."""
+    corners = _corners(boxes, "boxes", 4)
+    index = validation.batch_index_array(box_indices, len(corners), "box_indices")
+    rows = _join(index, corners[:, [1, 0, 3, 2]])
+    single, scales = _is_single(dtype, corners.dtype), ((max(height - 1.0, 0.0), max(width - 1.0, 0.0)),)
+    rois = RoIs(rows, images, scales, None, False, single)
+    if rois.bad >= 0:
+        validation.raise_bad_share(rows[rois.bad], rois.bad, images, single)
+    return Boxes(rois, rows, scales, single, [corners, index])
+
+
 def _checked(
     boxes: Any,
     rows: np.ndarray,
@@ -89,8 +101,12 @@ def _read(
         array = _corners(boxes, "boxes", columns - 1)
         index = validation.batch_index_array(batch_indices, len(array))
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
-    single = dtypes.of_sums(dtype) == dtypes.FLOAT32 and np.can_cast(box_dtype, dtypes.FLOAT32)
-    return rows, single, given
+    return rows, _is_single(dtype, box_dtype), given
+
+
+def _is_single(dtype: np.dtype, box_dtype: np.dtype) -> bool:
+    """Whether the geometry is computed in float32, for maps and boxes of such types."""
+    return dtypes.of_sums(dtype) == dtypes.FLOAT32 and np.can_cast(box_dtype, dtypes.FLOAT32)
 
 
 def is_by_image(boxes: Any, batch_indices: Any = None) -> bool:

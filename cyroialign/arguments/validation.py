@@ -39,8 +39,8 @@ def thread_count(value: Any, name: str) -> int:
     return n
 
 
-def output_size(value: Any) -> tuple[int, int]:
-    height, width = _bins(value, ("height", "width"))
+def output_size(value: Any, name: str = "output_size") -> tuple[int, int]:
+    height, width = _bins(value, ("height", "width"), name)
     return height, width
 
 
@@ -49,19 +49,19 @@ def volume_output_size(value: Any) -> tuple[int, int, int]:
     return depth, height, width
 
 
-def _bins(value: Any, sides: tuple[str, ...]) -> tuple[int, ...]:
+def _bins(value: Any, sides: tuple[str, ...], name: str = "output_size") -> tuple[int, ...]:
     bins: tuple[int, ...]
     if type(value) is int:
         bins = (value,) * len(sides)
     elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
         if len(value) != len(sides):
-            raise ValueError(f"output_size must be an int or ({', '.join(sides)}), got {value!r}")
-        bins = tuple(whole_number(side, "a side of output_size") for side in value)
+            raise ValueError(f"{name} must be an int or ({', '.join(sides)}), got {value!r}")
+        bins = tuple(whole_number(side, f"a side of {name}") for side in value)
     else:
-        bins = (whole_number(value, "output_size"),) * len(sides)
+        bins = (whole_number(value, name),) * len(sides)
     if not (min(bins) >= 1 and max(bins) <= MAX_LENGTH):
         axes = "both axes" if len(sides) == 2 else "every axis"
-        raise ValueError(f"output_size must be at least 1 on {axes}, got {value!r}")
+        raise ValueError(f"{name} must be at least 1 on {axes}, got {value!r}")
     return bins
 
 
@@ -156,14 +156,62 @@ def map_for_gradient(value: Any, mode: str) -> None:
         )
 
 
-def shape_of_input(value: Any, axes: int = 4) -> tuple[int, ...]:
+def shape_of_input(value: Any, axes: int = 4, name: str = "input_shape") -> tuple[int, ...]:
     try:
-        shape = tuple(whole_number(side, "a side of input_shape") for side in value)
+        shape = tuple(whole_number(side, f"a side of {name}") for side in value)
     except TypeError as error:
-        raise TypeError(f"input_shape must be {axes} whole numbers, got {value!r}") from error
+        raise TypeError(f"{name} must be {axes} whole numbers, got {value!r}") from error
     if len(shape) != axes or min(shape) < 0 or max(shape) > MAX_LENGTH:
-        raise ValueError(f"input_shape must be {axes} whole numbers, each 0 or more, got {value!r}")
+        raise ValueError(f"{name} must be {axes} whole numbers, each 0 or more, got {value!r}")
     return shape
+
+
+def image_shape(value: Any) -> tuple[int, int]:
+    try:
+        height, width = (whole_number(side, "a side of image_shape") for side in value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"image_shape must be two whole numbers, (height, width), got {value!r}") from error
+    if not (0 <= height <= MAX_LENGTH and 0 <= width <= MAX_LENGTH):
+        raise ValueError(f"image_shape must be two whole numbers, each 0 or more, got {value!r}")
+    return height, width
+
+
+def not_negative(value: Any, name: str) -> int:
+    n = whole_number(value, name)
+    if not 0 <= n <= MAX_LENGTH:
+        raise ValueError(f"{name} must be a whole number, 0 or more, got {n}")
+    return n
+
+
+def number(value: Any, name: str) -> float:
+    """Check a number, which may be infinite or NaN."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be a number, got {_kind(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def finite_number(value: Any, name: str) -> float:
+    finite = number(value, name)
+    if not math.isfinite(finite):
+        raise ValueError(f"{name} must be finite, got {_kind(value)}")
+    return finite
+
+
+def square_masks(value: Any) -> np.ndarray:
+    array = feature_map(value, "masks")
+    count, channels, height, width = array.shape
+    if channels != 1 or height != width or (count and not height):
+        raise ValueError(f"masks must have shape (N, 1, M, M), got {array.shape}")
+    return array
+
+
+def box_a_mask(boxes: tuple[int, ...], masks: tuple[int, ...]) -> None:
+    if boxes[0] != masks[0]:
+        raise ValueError(f"boxes must have one row for each mask: masks has shape {masks}, boxes {boxes}")
 
 
 def same_shape(array: np.ndarray, name: str, expected: tuple[int, ...], why: str) -> None:
@@ -243,12 +291,12 @@ def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
         raise ValueError(f"{name} must have shape ({rows}, {columns}), got {shape}{hint}")
 
 
-def batch_index_array(value: Any, rows: int) -> np.ndarray:
-    array = foreign.numbers_of(value, "batch_indices")
+def batch_index_array(value: Any, rows: int, name: str = "batch_indices") -> np.ndarray:
+    array = foreign.numbers_of(value, name)
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"batch_indices must have an integer dtype, got {array.dtype}")
+        raise TypeError(f"{name} must have an integer dtype, got {array.dtype}")
     if array.shape != (rows,):
-        raise ValueError(f"batch_indices must have shape ({rows},), one a row of boxes, got {array.shape}")
+        raise ValueError(f"{name} must have shape ({rows},), one a row of boxes, got {array.shape}")
     return array
 
 
@@ -270,10 +318,10 @@ def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int, columns
         )
 
 
-def room_for_boxes(height: int, width: int, boxes: int) -> None:
+def room_for_boxes(height: int, width: int, boxes: int, name: str = "input") -> None:
     if boxes and not (height and width):
         raise ValueError(
-            f"input must have pixels to pool {boxes} boxes from, got height {height} and width {width}"
+            f"{name} must have pixels to pool {boxes} boxes from, got height {height} and width {width}"
         )
 
 
@@ -313,6 +361,31 @@ def raise_bad_box(
         f"{where} is not finite on the feature map: ({names}) = {tuple(corners)} with "
         f"spatial_scale={shown} exceeds what {kind} can hold"
     )
+
+
+def raise_bad_share(box: np.ndarray, row: int, images: int, single: bool) -> NoReturn:
+    """Say what is wrong with a box (batch_index, x1, y1, x2, y2) of crop_and_resize."""
+    index, x1, y1, x2, y2 = box.tolist()
+    if not 0 <= index < images:
+        raise ValueError(
+            f"box_indices[{row}] is {int(index)}, but image has {images} image{'s' * (images != 1)}"
+        )
+    shown = f"(y1, x1, y2, x2) = {(y1, x1, y2, x2)}"
+    if not np.isfinite(box).all():
+        raise ValueError(f"boxes[{row}] must be finite, got {shown}")
+    kind = "float32" if single else "float64"
+    raise ValueError(
+        f"boxes[{row}] is not finite in pixels of the image: {shown} exceeds what {kind} can hold"
+    )
+
+
+def raise_bad_corners(corners: np.ndarray, where: str, single: bool) -> NoReturn:
+    """Say why a box (x1, y1, x2, y2) cannot be pasted into."""
+    shown = f"(x1, y1, x2, y2) = {tuple(corners.tolist())}"
+    if not np.isfinite(corners).all():
+        raise ValueError(f"{where} must be finite, got {shown}")
+    kind = "float32" if single else "float64"
+    raise ValueError(f"{where} must have sides that {kind} can hold, also once it is grown, got {shown}")
 
 
 def output_array(

@@ -105,6 +105,20 @@ def _of_integrals(
     return {**_of_one_map(problem, maps, gradient, options), "boxes": boxes}
 
 
+def _of_crops(
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
+) -> dict[str, Callable[[], np.ndarray]]:
+    [features], given = maps, (problem.shares, problem.images)
+    out, grad_out = np.empty_like(gradient), np.empty_like(features)
+    return {
+        "forward": partial(cyroialign.crop_and_resize, features, *given, problem.bins, out=out, **options),
+        "backward": partial(
+            cyroialign.crop_and_resize_backward, gradient, *given, features.shape, out=grad_out, **options
+        ),
+        "boxes": partial(cyroialign.crop_and_resize_boxes_backward, gradient, features, *given, **options),
+    }
+
+
 def _of_pyramid(
     problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
 ) -> dict[str, Callable[[], np.ndarray]]:
@@ -151,4 +165,5 @@ _CALLS: dict[str, _Calls] = {
     "boxes_backward": _of_boxes,
     "multiscale": _of_pyramid,
     "prroi_pool": _of_integrals,
+    "crop_and_resize": _of_crops,
 }

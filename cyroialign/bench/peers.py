@@ -226,6 +226,34 @@ def _paddle(problem: Problem) -> list[Row]:
     return [Row("paddle", "forward", "NCHW", forward)]
 
 
+def _tensorflow(problem: Problem) -> list[Row]:
+    tensorflow = importlib.import_module("tensorflow")
+    threading = tensorflow.config.threading
+    if threading.get_intra_op_parallelism_threads() != problem.threads:
+        threading.set_intra_op_parallelism_threads(problem.threads)  # an error once it has computed
+    arrays = [np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (problem.features, problem.gradient)]
+    features, gradient, boxes, images = map(
+        tensorflow.constant, (*arrays, problem.shares, problem.images.astype(np.int32))
+    )
+    size, raw = (problem.bins, problem.bins), tensorflow.raw_ops
+    given = {"grads": gradient, "boxes": boxes, "box_ind": images}
+
+    def forward() -> Any:
+        crops = tensorflow.image.crop_and_resize(features, boxes, images, size)
+        return crops.numpy().transpose(0, 3, 1, 2)
+
+    def backward() -> Any:
+        shape, kind = arrays[0].shape, tensorflow.float32
+        spread = raw.CropAndResizeGradImage(**given, image_size=shape, T=kind)
+        return spread.numpy().transpose(0, 3, 1, 2)
+
+    def to_boxes() -> Any:
+        return raw.CropAndResizeGradBoxes(**given, image=features).numpy()
+
+    rows = {"forward": forward, "backward": backward, "boxes": to_boxes}
+    return [Row("tensorflow", direction, "NHWC", call) for direction, call in rows.items()]
+
+
 PEERS = [
     Peer(
         "onnxruntime",
@@ -253,6 +281,13 @@ PEERS = [
         ("torch", "intel_extension_for_pytorch"),
         "contiguous and channels_last tensors, torch.set_num_threads(threads), backward by autograd",
         _ipex,
+    ),
+    Peer(
+        "tensorflow",
+        ("tensorflow",),
+        "CPU, eager, intra_op_parallelism_threads = threads, the operators without a tape",
+        _tensorflow,
+        ("crop_and_resize",),
     ),
     Peer("paddle", ("paddle",), "CPU, no_grad; its kernel uses one thread whatever is set", _paddle),
 ]

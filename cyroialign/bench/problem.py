@@ -19,6 +19,7 @@ OPERATORS = {  # by the name that the command line takes
     "ps_roi_align": "PSRoIAlign",
     "ps_roi_pool": "PSRoIPool",
     "multiscale": "MultiScaleRoIAlign",
+    "crop_and_resize": "crop_and_resize, bilinear",
 }
 POSITION_SENSITIVE = ("ps_roi_align", "ps_roi_pool")
 TOLERANCE = 1e-4  # of the largest value
@@ -58,6 +59,12 @@ class Problem(NamedTuple):
         """Height and width of the image."""
         height, width = self.features.shape[2:]
         return round(height / self.spatial_scale), round(width / self.spatial_scale)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Boxes (y1, x1, y2, x2) in shares of the map, as crop_and_resize has them."""
+        steps = np.array(self.features.shape[2:], np.float32) - 1
+        return (self.corners[:, [1, 0, 3, 2]] * self.spatial_scale / np.tile(steps, 2)).astype(np.float32)
 
     def rows_of_levels(self) -> list[np.ndarray]:
         """Tell which boxes each level is for."""

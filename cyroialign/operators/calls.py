@@ -80,10 +80,12 @@ def pool(
     num_threads: Any,
     out: np.ndarray | None = None,
     volume: tuple[int, int] = A_MAP,
+    outside: float = 0.0,
 ) -> np.ndarray:
     """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW).
 
-    volume: how many slices lie one below the other in the map, and in the bins.
+    volume: how many slices lie one below the other in the map, and in the bins. outside: what crop_and_resize
+    has for bins outside the map.
     """
     threads = threads_for(num_threads)
     dtype = dtypes.of_result(maps[0].dtype)
@@ -91,10 +93,18 @@ def pool(
         maps = tuple(map(dtypes.as_sums, maps))
     target = memory_order.target_for(out, size, dtypes.of_result(maps[0].dtype), layout, channels_last)
     if target.size:
-        settings = CallSettings(pooling, *size[2:], ratio, channels_last, *threads, *volume)
+        stored = _bytes(outside, target.dtype)
+        settings = CallSettings(pooling, *size[2:], ratio, channels_last, *threads, *volume, stored)
         bits = tuple(map(dtypes.as_bits, maps))
         kernels(maps[0].dtype).forward(settings, bits, rois.rois, dtypes.as_bits(target))
     return memory_order.delivered(target, out, dtype, layout, channels_last)
+
+
+def _bytes(number: float, dtype: np.dtype) -> bytes | None:
+    """A number as it lies in memory; None for 0, which results hold already."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        stored = np.array(number, dtype).tobytes()
+    return stored if any(stored) else None
 
 
 def backward(
@@ -210,6 +220,20 @@ def boxes_backward(
     rois = read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
     validation.fitting_gradient(memory_order.sizes(grads.shape, layout == "NHWC"), len(rois.rows), size)
     validation.room_for_boxes(height, width, len(rois.rows))
+    return to_boxes(pooling, maps, grads, rois, ratio, layout, channels_last, num_threads)
+
+
+def to_boxes(
+    pooling: int,
+    maps: np.ndarray,
+    grads: np.ndarray,
+    rois: Boxes,
+    ratio: int,
+    layout: str,
+    channels_last: bool,
+    num_threads: Any,
+) -> np.ndarray:
+    """Sum the gradient to the corners of checked boxes, (x1, y1, x2, y2)."""
     threads = threads_for(num_threads)
     target = np.zeros((len(rois.rows), 4))
     if grads.size:

@@ -189,7 +189,7 @@ def roi_pool_backward(
         shape,
         spatial_scale,
         input=input,
-        output_size=output_size,
+        output_size=validation.output_size(output_size),
         batch_indices=batch_indices,
         layout=layout,
         out=out,

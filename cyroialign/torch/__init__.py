@@ -41,6 +41,7 @@ except ImportError as error:
 
 from cyroialign.torch import _derivatives  # noqa: F401  gives the operators theirs
 from cyroialign.torch._functions import (
+    paste_masks,
     prroi_pool,
     prroi_pool2d,
     ps_roi_align,
@@ -57,6 +58,7 @@ __all__ = [
     "RoIAlign",
     "RoIAlign3D",
     "accelerate_torchvision",
+    "paste_masks",
     "prroi_pool",
     "prroi_pool2d",
     "ps_roi_align",

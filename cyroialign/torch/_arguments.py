@@ -54,6 +54,18 @@ def rows(boxes: Any, maps: Sequence[Tensor], columns: int = 5) -> Tensor:
     return torch.cat([_of_image(one, image, exact) for image, one in enumerate(given)])
 
 
+def corners(boxes: Any, masks: Tensor) -> Tensor:
+    """Check boxes, a row for each mask, and that they are where the masks are."""
+    _tensor(boxes, "boxes")
+    _same_place([masks, boxes])
+    return boxes
+
+
+def image_shape(value: Any) -> list[int]:
+    """Height and width of images."""
+    return list(value) if torch.compiler.is_compiling() else list(validation.image_shape(value))
+
+
 def bins(output_size: Any) -> list[int]:
     """Height and width of the result."""
     if torch.compiler.is_compiling():

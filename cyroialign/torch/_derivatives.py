@@ -239,6 +239,20 @@ def of_maximum(pool: Any, pool_backward: Any, at_winners: Any) -> None:
         differentiable(operator, keep_rest, backward_of_linear, forward_of_linear)
 
 
+def of_pasting(paste: Any) -> None:
+    """Tangents of masks are pasted as masks are. There is no gradient: nothing is trained on images."""
+
+    def backward(ctx: Any, grad_images: Tensor) -> Any:
+        raise NotImplementedError("paste_masks has no gradient: give masks.detach()")
+
+    def forward(tangents: Sequence[Tensor | None], masks: Tensor, *settings: Any) -> Any:
+        if tangents[1] is not None:
+            raise NotImplementedError(NO_TANGENT.format("paste_masks"))
+        return None if tangents[0] is None or settings[-1] is not None else paste(tangents[0], *settings)
+
+    differentiable(paste, keep_nothing, backward, forward)
+
+
 def one_after_the_other(operator: Any) -> None:
     """Let torch.func.vmap call an operator for each entry of the axis that it maps over."""
 
@@ -273,5 +287,6 @@ linear("prroi_pool", operators.prroi_pool, operators.prroi_pool_backward, operat
 linear("roi_align_3d", operators.roi_align_3d, operators.roi_align_3d_backward)
 linear("ps_roi_align", operators.ps_roi_align, operators.ps_roi_align_backward)
 of_maximum(operators.roi_pool, operators.roi_pool_backward, operators.roi_pool_at_winners)
+of_pasting(operators.paste_masks)
 for one in operators.ALL:
     one_after_the_other(one)

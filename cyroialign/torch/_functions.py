@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from cyroialign.arguments import validation
+from cyroialign.operators.paste_masks import RULES
 from cyroialign.torch import _arguments
 from cyroialign.torch import _operators as operators
 
@@ -266,4 +269,48 @@ def roi_pool(
         _arguments.rows(boxes, [input]),
         _arguments.bins(output_size),
         *_arguments.scales(spatial_scale),
+    )
+
+
+def paste_masks(
+    masks: Tensor,
+    boxes: Tensor,
+    image_shape: Sequence[int],
+    *,
+    rule: str = "torchvision",
+    padding: int = 1,
+    threshold: float | None = None,
+) -> Tensor:
+    """Paste each mask into an image of its own, where its box lies.
+
+    Parameters
+    ----------
+    masks : (N, 1, M, M) Tensor
+        Masks. They get no gradient.
+    boxes : (N, 4) Tensor
+        Rows of (x1, y1, x2, y2), in pixels of the image.
+    image_shape, rule, padding, threshold
+        As in `cyroialign.paste_masks`.
+
+    Returns
+    -------
+    (N, 1, height, width) Tensor
+        Of the dtype of `masks`; with a threshold, of bool.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cyroialign.paste_masks` does, and for tensors of other devices.
+    """
+    _arguments.feature_maps([masks], ["masks"])
+    boxes = _arguments.corners(boxes, masks)
+    if threshold is not None and not torch.compiler.is_compiling():
+        threshold = validation.finite_number(threshold, "threshold")
+    return operators.paste_masks(
+        masks,
+        boxes,
+        _arguments.image_shape(image_shape),
+        validation.choice(rule, "rule", RULES),
+        validation.not_negative(padding, "padding"),
+        threshold,
     )

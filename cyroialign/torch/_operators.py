@@ -7,6 +7,7 @@ x2, y2), or of volumes with z1 and z2. A spatial_scale is two numbers, (y, x), o
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -269,6 +270,19 @@ def roi_pool_at_winners(
 
 
 @operator
+def paste_masks(
+    masks: Tensor,
+    boxes: Tensor,
+    image_shape: Sequence[int],
+    rule: str,
+    padding: int,
+    threshold: float | None,
+) -> Tensor:
+    settings: dict[str, Any] = {"rule": rule, "padding": padding, "threshold": threshold}
+    return call(partial(cyroialign.paste_masks, **settings), masks, boxes, image_shape)
+
+
+@operator
 def roi_align_levels(
     x: Sequence[Tensor],
     boxes: Tensor,
@@ -396,6 +410,13 @@ def like_position_sensitive_bins(
     return in_order_of(input, (boxes.shape[0], channels, *output_size))
 
 
+def like_images(
+    masks: Tensor, boxes: Tensor, image_shape: Sequence[int], rule: str, padding: int, threshold: float | None
+) -> Tensor:
+    images = in_order_of(masks[:, :, :0, :0].contiguous(), (masks.shape[0], 1, *image_shape))
+    return images if threshold is None else images.to(torch.bool)
+
+
 def like_map(grad_output: Tensor, boxes: Tensor, input_shape: Sequence[int], *settings: Any) -> Tensor:
     return in_order_of(grad_output, input_shape)
 
@@ -425,6 +446,7 @@ fake(ps_roi_align_backward, like_map)
 fake(roi_pool, like_bins)
 fake(roi_pool_backward, lambda grad_output, pooled, *settings: in_order_of(pooled, pooled.shape))
 fake(roi_pool_at_winners, lambda values, pooled, *settings: like_bins(values, *settings))
+fake(paste_masks, like_images)
 fake(roi_align_levels, lambda x, *settings: like_bins(x[0], *settings))
 fake(roi_align_levels_backward, like_maps)
 fake(roi_align_levels_boxes_backward, like_boxes)

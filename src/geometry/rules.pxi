@@ -6,9 +6,13 @@ cdef bint has_candidates(int pooling) noexcept nogil:
     return pooling == MAX or pooling == ONNX_MAX
 
 
+cdef bint is_crop(int pooling) noexcept nogil:
+    return pooling == CROP_BILINEAR or pooling == CROP_NEAREST
+
+
 cdef Py_ssize_t room_for_taps(int pooling, Py_ssize_t bins, int ratio, Py_ssize_t length) noexcept nogil:
     """The most taps that one axis can have."""
-    if pooling == ROI_POOL:
+    if pooling == ROI_POOL or is_crop(pooling):
         return 2 * bins
     if has_candidates(pooling):  # where those of a mean share a pixel, these may have two samples
         return 2 * most_taps(bins, ratio, length)
@@ -26,6 +30,8 @@ cdef inline void draft_as(
         draft_range_means(side, draft, T)
     elif pooling == PRROI_POOL:
         draft_hats(side, draft, T)
+    elif is_crop(pooling):
+        draft_crops(pooling, side, draft, T)
     elif direction == BOXES_BACKWARD:
         draft_derivatives(side, draft, T)
     else:

@@ -13,6 +13,7 @@ from call cimport *
 include "lanes.pxi"
 include "addresses.pxi"
 include "weighted_sum.pxi"
+include "sparse.pxi"
 include "mean.pxi"
 include "box_gradient.pxi"
 include "maximum.pxi"
@@ -29,9 +30,12 @@ table_of_functions.real_bytes, table_of_functions.pooled_bytes = sizeof(real), s
 table_of_functions.narrow, table_of_functions.call_bytes = NARROW, sizeof(Call)
 table_of_functions.work[FORWARD][MEAN] = table_of_functions.work[FORWARD][PRROI_POOL] = mean_forward
 table_of_functions.work[BACKWARD][MEAN] = table_of_functions.work[BACKWARD][PRROI_POOL] = mean_backward
+table_of_functions.work[FORWARD][CROP_BILINEAR] = table_of_functions.work[FORWARD][CROP_NEAREST] = mean_forward
+table_of_functions.work[BACKWARD][CROP_BILINEAR] = table_of_functions.work[BACKWARD][CROP_NEAREST] = mean_backward
 if WHOLE_FAMILY:
     table_of_functions.work[BOXES_BACKWARD][MEAN] = boxes_backward
     table_of_functions.work[BOXES_BACKWARD][PRROI_POOL] = boxes_backward
+    table_of_functions.work[BOXES_BACKWARD][CROP_BILINEAR] = boxes_backward
     table_of_functions.work[FORWARD][MAX] = table_of_functions.work[FORWARD][ONNX_MAX] = maximum_forward
     table_of_functions.work[BACKWARD][MAX] = table_of_functions.work[BACKWARD][ONNX_MAX] = maximum_backward
     table_of_functions.work[FORWARD][ROI_POOL] = roi_pool_forward

@@ -29,6 +29,9 @@ cdef void forward_pixels(
     cdef real* sums
     cdef const Run* run
     cdef int y, x, r, low = 0, high = roi.strips, first, last
+    if call.sparse and not call.ragged and roi.strips >= roi.x.size:
+        forward_sparse(call, roi, channel, first_y, last_y, first_x, last_x, scratch)
+        return
     if call.tiled:
         low, high = roi.strips, 0
         for x in range(first_x, last_x):
@@ -86,6 +89,9 @@ cdef void backward_pixels(
     cdef const Run* run
     cdef int y, end, x, r
     find_lines(roi, rows, &y, &end)
+    if call.sparse and most_lines_taps(&roi.y, y, end - y) <= 2 and most_lines_taps(&roi.x, 0, roi.x.size) <= 2:
+        backward_sparse(call, roi, sums, rows, y, end)
+        return
     for y in range(y, end):
         sum_pixels[pooled](lines, call.pitch, source, channels, call.settings.bins_x, n, &roi.y, y)
         for r in range(roi.runs):
@@ -406,6 +412,8 @@ cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scr
     while roi < last:
         if roi.top < rows.last and rows.first < roi.bottom:
             if call.settings.channels_last:
+                if call.sparse and roi + 1 < last:
+                    prefetch_bins(call, roi + 1, rows)
                 backward_pixels(call, roi, piece.sums, rows, scratch)
             else:
                 if roi + 1 < last:  # its bins lie far from these: benchmarks/backward.py, P4-box

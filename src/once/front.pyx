@@ -5,10 +5,11 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
+from libc.math cimport round as round_half_away
 from libc.math cimport INFINITY, ceil, fabs, floor, isfinite, nextafter
 from libc.stdio cimport fputs, stderr
 from libc.stdlib cimport abort, free, malloc, qsort
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from call cimport *
 
@@ -32,6 +33,7 @@ include "../geometry/derivatives.pxi"
 include "../geometry/ranges.pxi"
 include "../geometry/hats.pxi"
 include "../geometry/volumes.pxi"
+include "../geometry/crops.pxi"
 include "../geometry/rules.pxi"
 include "boxes.pxi"
 include "memory.pxi"
@@ -39,6 +41,7 @@ include "plan.pxi"
 include "shapes.pxi"
 include "schedule.pxi"
 include "views.pxi"
+include "paste.pxi"
 
 
 cdef class CallSettings:
@@ -48,13 +51,18 @@ cdef class CallSettings:
 
     def __cinit__(
         self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint channels_last, int threads,
-        bint at_most=False, Py_ssize_t depth=0, Py_ssize_t bins_z=0,
+        bint at_most=False, Py_ssize_t depth=0, Py_ssize_t bins_z=0, const unsigned char[::1] outside=None,
     ):
+        """outside: the bytes of the number that bins of crop_and_resize outside the map get, if it is not 0."""
         self.settings.pooling = pooling
         self.settings.bins_y, self.settings.bins_x, self.settings.ratio = bins_y, bins_x, ratio
         self.settings.channels_last = channels_last
         self.settings.threads, self.settings.at_most = threads, at_most
         self.settings.depth, self.settings.bins_z = depth, bins_z
+        self.settings.outside_bytes = 0
+        if outside is not None:
+            self.settings.outside_bytes = min(<size_t> outside.shape[0], sizeof(self.settings.outside))
+            memcpy(self.settings.outside, &outside[0], self.settings.outside_bytes)
 
 
 cdef class Kernels:

@@ -44,6 +44,12 @@ cdef int carry_out(Call* call) except -1:
                     call.count, num_threads=call.threads, schedule="static", use_threads_if=call.threads > 1
                 ):
                     add_channels(call, i)
+            if call.settings.outside_bytes:
+                # Each iteration writes bins of one RoI.
+                for i in prange(
+                    call.count, num_threads=call.threads, schedule="static", use_threads_if=call.threads > 1
+                ):
+                    fill_outside(call, call.planned + i)
             call.first += call.count
         if call.settings.at_most and ready:
             for i in range(call.threads):
@@ -269,3 +275,21 @@ cdef void add_channels(const Call* call, Py_ssize_t i) noexcept nogil:
         for c in range(call.channels):
             total += roi.to_corners[corner * call.channels + c]
         call.grad_boxes[4 * roi.row + corner] = scale * total
+
+
+cdef void fill_outside(const Call* call, const RoI* roi) noexcept nogil:
+    """Fill the bins whose sample lies outside the map: the lines of an axis that have no taps."""
+    cdef const Settings* settings = &call.settings
+    cdef Py_ssize_t bins = settings.bins_y * settings.bins_x, y, x, c
+    cdef Py_ssize_t step = 1 if settings.channels_last else bins
+    cdef size_t size = settings.outside_bytes
+    cdef char* first = <char*> call.bins + roi.row * call.channels * bins * size
+    cdef char* at
+    cdef bint outside
+    for y in range(settings.bins_y):
+        outside = roi.y.indptr[y] == roi.y.indptr[y + 1]
+        for x in range(settings.bins_x):
+            if outside or roi.x.indptr[x] == roi.x.indptr[x + 1]:
+                at = first + (y * settings.bins_x + x) * (call.channels if settings.channels_last else 1) * size
+                for c in range(call.channels):
+                    memcpy(at + c * step * size, settings.outside, size)

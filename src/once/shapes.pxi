@@ -92,6 +92,7 @@ cdef void shape_mean(Call* call) noexcept nogil:
     cdef bint narrow = call.table.narrow
     cdef Level* level
     cover_with_strips(call)
+    call.sparse = is_crop(settings.pooling)
     # Gradients are summed chunk by chunk, so the lanes must have no say in how many RoIs a chunk has.
     call.window = 0
     call.non_temporal = not backward and call.rois * call.channels * area >= NON_TEMPORAL_BYTES // bytes

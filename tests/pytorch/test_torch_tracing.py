@@ -51,6 +51,10 @@ def opchecked():
         yield "roi_align_3d", (volume.requires_grad_(), rows_3d, (2, 3, 2), 1.0, 0.7, 0.7, 2, True)
         grad_3d = torch.ones(len(rows_3d), volume.shape[1], 2, 3, 2).requires_grad_()
         yield "roi_align_3d_backward", (grad_3d, rows_3d, volume.shape, 1.0, 0.7, 0.7, 2, True)
+        masks, places = random((COUNT, 1, 7, 7), order=order), boxes[:, 1:].detach()
+        yield "paste_masks", (masks, places, [20, 31], "torchvision", 1, None)
+        yield "paste_masks", (masks.half(), places.double(), [20, 31], "detectron2", 1, None)
+        yield "paste_masks", (masks, places, [20, 31], "detectron2", 1, 0.5)
         x = [one.requires_grad_() for one in x]
         yield "roi_align_levels", (x, rows.requires_grad_(), BINS, sizes, [], 2, 20.0, 2)
         yield "roi_align_levels_backward", (grad_levels.requires_grad_(), rows, shapes, sizes, [], 2, 20.0, 2)
