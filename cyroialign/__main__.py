@@ -195,9 +195,9 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
     bench.add_argument(
         "--operator",
         metavar="NAME",
-        default="roi_align",
-        help="what to time: roi_align, its modes max and onnx_max, boxes_backward, roi_pool, ps_roi_align, "
-        "ps_roi_pool or multiscale (default: %(default)s)",
+        action="append",
+        help="what to time: roi_align, its modes max and onnx_max, boxes_backward, prroi_pool, roi_pool, "
+        "ps_roi_align, ps_roi_pool or multiscale; repeat it for more, or all (default: roi_align)",
     )
     bench.add_argument(
         "--workload",

@@ -13,6 +13,7 @@ import cyroialign
 from cyroialign.bench.problem import TOLERANCE, Problem, Row
 
 FLOOR = "floor"  # the name of the row that no library can beat by much
+OURS = ("cyroialign", "level-by-level")  # how the names of our rows begin
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # where rounding alone is more
 CHANNELS_LAST, CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -76,13 +77,16 @@ def _of_one_map(
     sampling: dict[str, tuple[Any, ...]] = {"roi_align": (scale, ratio, True), "ps_roi_align": (scale, ratio)}
     given = sampling.get(name, (scale,))
     known = (features, boxes, problem.bins) if name == "roi_pool" else (boxes, features.shape)
-    forward, backward = getattr(cyroialign, name), getattr(cyroialign, f"{name}_backward")
-    forward = partial(forward, features, boxes, problem.bins, *given, out=np.empty_like(gradient), **options)
-    backward = partial(backward, gradient, *known, *given, out=np.empty_like(features), **options)
-    if name != operator:
-        forward = partial(forward, mode=operator)
-        backward = partial(backward, mode=operator, input=features)
-    return {"forward": forward, "backward": backward}
+    mode = {"mode": operator} if name != operator else {}
+    read = mode | {"input": features} if mode else {}
+    pool, spread = getattr(cyroialign, name), getattr(cyroialign, f"{name}_backward", None)
+    there = options | {"out": np.empty_like(gradient)}
+    calls: dict[str, Callable[[], np.ndarray]] = {}
+    calls["forward"] = partial(pool, features, boxes, problem.bins, *given, **there, **mode)
+    if spread:  # not every operator has a gradient
+        there = options | {"out": np.empty_like(features)}
+        calls["backward"] = partial(spread, gradient, *known, *given, **there, **read)
+    return calls
 
 
 def _of_boxes(

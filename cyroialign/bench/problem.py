@@ -13,6 +13,7 @@ OPERATORS = {  # by the name that the command line takes
     "max": "RoIAlign, mode='max', aligned=True",
     "onnx_max": "RoIAlign, mode='onnx_max', aligned=True",
     "boxes_backward": "gradient of RoIAlign to its boxes, aligned=True",
+    "prroi_pool": "PrRoIPool",
     "roi_pool": "RoIPool",
     "ps_roi_align": "PSRoIAlign",
     "ps_roi_pool": "PSRoIPool",

@@ -30,7 +30,7 @@ class Result(NamedTuple):
     @property
     def baseline(self) -> str:
         """The row that the others are compared with."""
-        peers = [f"{library} forward NCHW" for library in ("onnxruntime", "torchvision")]
+        peers = [f"{library} forward NCHW" for library in ("onnxruntime", "torchvision", "openvino")]
         return next((name for name in peers if name in self.seconds), FLOOR)
 
     def median(self, name: str) -> float:
