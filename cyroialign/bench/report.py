@@ -173,7 +173,7 @@ def draw(results: Sequence[Result], title: str) -> bytes:
     floors = [label for label in handles if label not in colours]
     labels = [*(label for label in colours if label in handles), *floors]
     figure.legend(
-        [handles[label] for label in labels], labels, loc="outside lower left", ncols=5, frameon=False
+        [handles[label] for label in labels], labels, loc="outside lower left", ncols=4, frameon=False
     )
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
