@@ -3,13 +3,12 @@
 import importlib
 import math
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-from cyroialign import get_num_threads
-from cyroialign._commands import CommandError, check_output, write
-from cyroialign.arguments import dtypes
+from cyroialign._commands import write
 from cyroialign.bench import machine, report
+from cyroialign.bench.choices import check_files, choice, narrow, thread_counts
 from cyroialign.bench.peers import installed
 from cyroialign.bench.problem import OPERATORS
 from cyroialign.bench.progress import Progress
@@ -35,10 +34,10 @@ def run(
     """Measure, print tables as they are ready, and write the files."""
     chosen = _operators(operators)
     parts = _workloads(chosen, workloads)
-    types = [_dtype(name) for name in dict.fromkeys(dtypes or [])]
-    counts = _thread_counts(threads)
+    types = [narrow(name) for name in dict.fromkeys(dtypes or [])]
+    counts = thread_counts(threads)
     files = {"--json": json_file, "--markdown": markdown_file, "--plot": plot_file}
-    _check_files({option: path for option, path in files.items() if path})
+    check_files(files)
     if plot_file:
         importlib.import_module("matplotlib.figure")  # fails now, not after minutes of work
     progress = Progress(sum(map(len, parts.values())) * len(counts))
@@ -83,14 +82,14 @@ def run(
 
 def _operators(names: Sequence[str] | None) -> list[str]:
     names = list(dict.fromkeys(names or ["roi_align"]))
-    return list(OPERATORS) if "all" in names else [_choice(name, "operator", OPERATORS) for name in names]
+    return list(OPERATORS) if "all" in names else [choice(name, "operator", OPERATORS) for name in names]
 
 
 def _workloads(operators: Sequence[str], names: Sequence[str] | None) -> dict[str, list[Workload]]:
     """Tell what each operator pools: of the workloads that were named, those that it has."""
     all_known = {operator: workloads_of(operator) for operator in operators}
     every = dict.fromkeys(name for known in all_known.values() for name in known)
-    wanted = [_choice(name, "workload", every) for name in dict.fromkeys(names or every)]
+    wanted = [choice(name, "workload", every) for name in dict.fromkeys(names or every)]
     parts = {of: [known[name] for name in wanted if name in known] for of, known in all_known.items()}
     return {operator: part for operator, part in parts.items() if part}
 
@@ -106,36 +105,3 @@ def _command(
     words += [f"--workload {name}" for name in dict.fromkeys(workloads or [])]
     words += [f"--dtype {name}" for name in dtypes]
     return " ".join([*words, f"--threads {','.join(map(str, threads))}", *["--quick"] * quick])
-
-
-def _choice(name: str, what: str, known: Iterable[str]) -> str:
-    if name not in known:
-        raise CommandError(f"there is no {what} {name!r}; choose from {', '.join(known)}")
-    return name
-
-
-def _dtype(name: str) -> str:
-    """Check the type of more rows. Of float64 they could differ from float32, whose boxes are rounded."""
-    _choice(name, "dtype", dtypes.NARROW)
-    if name == "bfloat16":
-        try:
-            importlib.import_module("ml_dtypes")  # which tells NumPy of the name
-        except ImportError as error:
-            raise CommandError(f'{error}; --dtype bfloat16 needs: pip install "cyroialign[bench]"') from error
-    return name
-
-
-def _thread_counts(threads: Sequence[int] | None) -> list[int]:
-    cores = machine.cores()
-    counts = sorted(set(threads or [1, min(get_num_threads(), cores)]))
-    if counts[0] < 1 or counts[-1] > cores:
-        raise CommandError(f"--threads must be from 1 to {cores}, the cores that this process may use")
-    return counts
-
-
-def _check_files(files: Mapping[str, pathlib.Path]) -> None:
-    for option, path in files.items():
-        check_output(option, path, ".png" if option == "--plot" else "")
-        for other in files:
-            if other < option and files[other].resolve() == path.resolve():
-                raise CommandError(f"{other} and {option} are the same file, {path}")
