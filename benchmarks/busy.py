@@ -107,9 +107,12 @@ def spinning():
 
 
 def take_turns(calls, seconds, before=None, clock=time.perf_counter, sleep=time.sleep):
-    """Repeat each call for its share of the seconds, in turns; return what each call took, by name."""
+    """Repeat each call for its share of the seconds, in turns; return what each call took, by name.
+
+    Where calls are longer than their shares, the turns are fewer; one call of each is always made.
+    """
     found = {name: [] for name in calls}
-    share = seconds / SLICES / len(calls)
+    share, over = seconds / SLICES / len(calls), clock() + seconds
     for _ in range(SLICES):
         for name, call in calls.items():
             sleep(PAUSE)
@@ -124,6 +127,8 @@ def take_turns(calls, seconds, before=None, clock=time.perf_counter, sleep=time.
                 found[name].append(stop - start)
                 if stop >= end:
                     break
+        if clock() >= over:
+            break
     return found
 
 

@@ -38,12 +38,15 @@ def test_calls_take_turns_for_their_share_of_the_time(busy):
         return call
 
     calls = {"short": takes("short", 0.25), "long": takes("long", 4.0)}
-    found = busy.take_turns(calls, 10.0, takes("before", 0.75), lambda: now[0], lambda pause: None)
+    before, given = takes("before", 0.75), (lambda: now[0], lambda pause: None)
+    found = busy.take_turns(calls, 100.0, before, *given)
     assert set(found["short"]) == {0.25}
     assert set(found["long"]) == {4.0}
-    assert len(found["long"]) == busy.SLICES  # one call is longer than its share
-    assert len(found["short"]) == busy.SLICES  # with what runs before it, it is as long as its share
-    assert log[:6] == ["short", "before", "short", "long", "before", "long"]
+    # Shares of 10 seconds: 10 and 3 calls. With those that wake threads, four turns are more than 100 seconds.
+    assert (len(found["short"]), len(found["long"])) == (40, 12)
+    assert log[:4] == ["short", "before", "short", "before"]
+    found = busy.take_turns(calls, 0.1, before, *given)
+    assert found == {"short": [0.25], "long": [4.0]}
 
 
 @pytest.mark.skipif(not hasattr(os, "waitid"), reason="looks for processes as POSIX has them")
