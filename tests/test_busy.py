@@ -42,7 +42,7 @@ def test_calls_take_turns_for_their_share_of_the_time(busy):
     found = busy.take_turns(calls, 100.0, before, *given)
     assert set(found["short"]) == {0.25}
     assert set(found["long"]) == {4.0}
-    # Shares of 10 seconds: 10 and 3 calls. With those that wake threads, four turns are more than 100 seconds.
+    # Shares of 10 seconds: 10 and 3 calls. With those that wake threads, four turns are over 100 seconds.
     assert (len(found["short"]), len(found["long"])) == (40, 12)
     assert log[:4] == ["short", "before", "short", "before"]
     found = busy.take_turns(calls, 0.1, before, *given)

@@ -24,20 +24,20 @@ cdef extern from "once/load.h" nogil:
 cdef enum:
     LINE_BYTES = 64  # of the caches: vectors that cross a line cost twice
 
-include "geometry/grid.pxi"
-include "geometry/axis.pxi"
-include "geometry/samples.pxi"
-include "geometry/candidates.pxi"
-include "geometry/derivatives.pxi"
-include "geometry/ranges.pxi"
-include "geometry/hats.pxi"
-include "geometry/rules.pxi"
-include "once/boxes.pxi"
-include "once/memory.pxi"
-include "once/plan.pxi"
-include "once/shapes.pxi"
-include "once/schedule.pxi"
-include "once/views.pxi"
+include "../geometry/grid.pxi"
+include "../geometry/axis.pxi"
+include "../geometry/samples.pxi"
+include "../geometry/candidates.pxi"
+include "../geometry/derivatives.pxi"
+include "../geometry/ranges.pxi"
+include "../geometry/hats.pxi"
+include "../geometry/rules.pxi"
+include "boxes.pxi"
+include "memory.pxi"
+include "plan.pxi"
+include "shapes.pxi"
+include "schedule.pxi"
+include "views.pxi"
 
 
 cdef class CallSettings:
@@ -66,6 +66,8 @@ cdef class Kernels:
 
     def __cinit__(self, table):
         self.table = <const Table*> PyCapsule_GetPointer(table, "cyroialign.table")
+        if self.table.call_bytes != sizeof(Call):
+            raise ImportError("the compiled modules of cyroialign were not built together: build all again")
 
     def can(self, int direction, int pooling):
         """Whether there are kernels that read and write maps of this type as they are."""
@@ -132,3 +134,6 @@ cdef class Kernels:
             level.height, level.width = view.shape[2 - channels_last], view.shape[3 - channels_last]
             level.scale_y, level.scale_x = rois.scales[i]
         return 0
+
+
+include "plain.pxi"
