@@ -4,7 +4,12 @@ from cyroialign._config import show_config
 from cyroialign._version import __version__
 from cyroialign.arguments.threads import get_num_threads, num_threads, set_num_threads
 from cyroialign.diagnosis import why_zero
-from cyroialign.operators.prroi_pool import prroi_pool
+from cyroialign.operators.prroi_pool import (
+    PrRoIPool,
+    prroi_pool,
+    prroi_pool_backward,
+    prroi_pool_boxes_backward,
+)
 from cyroialign.operators.ps_roi_align import PSRoIAlign, ps_roi_align, ps_roi_align_backward
 from cyroialign.operators.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool_backward
 from cyroialign.operators.roi_align import RoIAlign, roi_align, roi_align_backward
@@ -21,6 +26,7 @@ __all__ = [
     "MultiScaleRoIAlign",
     "PSRoIAlign",
     "PSRoIPool",
+    "PrRoIPool",
     "RoIAlign",
     "RoIPool",
     "__version__",
@@ -29,6 +35,8 @@ __all__ = [
     "infer_scales",
     "num_threads",
     "prroi_pool",
+    "prroi_pool_backward",
+    "prroi_pool_boxes_backward",
     "ps_roi_align",
     "ps_roi_align_backward",
     "ps_roi_pool",

@@ -227,7 +227,7 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--dtype",
         metavar="NAME",
         action="append",
-        help="float16, bfloat16 or uint8: time maps of it, too, beside those of float32; repeat it for more",
+        help="float16, bfloat16, uint8 or int8: time maps of it, too, beside float32; repeat it for more",
     )
     bench.add_argument(
         "--threads",

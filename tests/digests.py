@@ -21,17 +21,19 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from narrow import INSTALLED, NARROW, dtype_of, result_of
+from narrow import BYTES, INSTALLED, NARROW, dtype_of, result_of
 
 import cyroialign
 
 DATA = pathlib.Path(__file__).parent / "data" / "digests.json"
 MODES = ("avg", "max", "onnx_max")
 FORWARD = tuple(f"{name} {mode}" for name in ("roi_align", "MultiScaleRoIAlign") for mode in MODES)
-FORWARD += ("roi_pool", "ps_roi_align", "ps_roi_pool")
+FORWARD += ("roi_pool", "ps_roi_align", "ps_roi_pool", "prroi_pool")
 DIRECTIONS = (*FORWARD, *(f"{name} backward" for name in FORWARD), "roi_align_boxes_backward")
+DIRECTIONS += ("prroi_pool_boxes_backward",)
 DTYPES = ("float32", "float64", *NARROW)
 WITHOUT_MAPS = ("roi_align avg backward", "ps_roi_align backward", "ps_roi_pool backward")
+WITHOUT_MAPS += ("prroi_pool backward",)
 LAYOUTS = ("NCHW", "NHWC")
 BOXES = ("ordinary", "outside", "zero-size", "inverted", "huge", "whole pixels")
 SMALL = (*BOXES, "mixed", "spoiled")  # with boxes of all kinds; with NaN, infinities and -0 as well
@@ -93,7 +95,7 @@ def calls():
     grid = {}
     for direction, layout in itertools.product(DIRECTIONS, LAYOUTS):
         for dtype, scene in itertools.product(DTYPES, SMALL):
-            if dtype != "uint8" or direction not in WITHOUT_MAPS:
+            if dtype not in BYTES or direction not in WITHOUT_MAPS:
                 grid[direction, f"{dtype} {layout} {scene}"] = small(direction, dtype, layout, scene)
         for dtype in ("float32", "float64", "float16"):
             # So large an adaptive map that kernels plan some 270 to 540 RoIs at a time.
@@ -137,8 +139,8 @@ def corners_of(rng, kind, count, height, width):
 
 def numbers(rng, shape, dtype, layout, spoiled):
     """Numbers of some 16 binades, in the memory order of a layout."""
-    if dtype == np.uint8:
-        values = rng.integers(256, size=shape, dtype=np.uint8)
+    if dtype in BYTES:
+        values = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, size=shape, dtype=dtype)
     else:
         made_as = np.float64 if dtype == np.float64 else np.float32
         values = np.ldexp(rng.random(shape, made_as) - made_as(0.5), rng.integers(-12, 5, shape, np.int32))
@@ -191,6 +193,8 @@ def results(call, name, num_threads):
         return list(pool.backward(grads, *given).values()) if backward else [pool(*given)]
     if operator == "roi_align_boxes_backward":
         return [cyroialign.roi_align_boxes_backward(grads, *maps, boxes, *sampling, **shared)]
+    if operator == "prroi_pool_boxes_backward":
+        return [cyroialign.prroi_pool_boxes_backward(grads, *maps, boxes, call.spatial_scale, **shared)]
 
     function = getattr(cyroialign, f"{operator}_backward" if backward else operator)
     sampling = sampling[: {"roi_align": 3, "ps_roi_align": 2}.get(operator, 1)]

@@ -18,8 +18,9 @@ import reference
 import reference_bounded
 import reference_maximum
 import reference_pools
+import reference_prroi_pool
 import reference_pyramid
-from narrow import NARROW, dtype_of, numbers, result_of
+from narrow import BYTES, NARROW, dtype_of, numbers, result_of
 
 import cyroialign
 
@@ -91,7 +92,7 @@ class Operator:
         dtype = dtype_of(dtype)
 
         def values(shape, dtype):
-            if spoiled is not None or dtype == np.uint8:
+            if spoiled is not None or dtype in BYTES:
                 return numbers(rng, shape, dtype, spoiled or 0)
             return rng.uniform(-1, 1, shape).astype(dtype)
 
@@ -262,6 +263,17 @@ def pool(name, direction, call, bounded=False):
     return (reference_pools.run_one(name, direction, call.maps[0], call.grad_output, *rest),)
 
 
+def integral(direction, call, bounded=False):
+    """PrRoIPool, whose textbook visits no samples."""
+    book, options = reference_prroi_pool, {"dtype": geometry(call)}
+    boxes, rest, input, grads = call.boxes, call.arguments.values(), call.maps[0], call.grad_output
+    if direction == "forward":
+        return (book.prroi_pool(input, boxes, call.output_size, *rest, **options),)
+    if direction == "backward":
+        return (book.prroi_pool_backward(grads, boxes, input.shape, *rest, **options),)
+    return (book.prroi_pool_boxes_backward(grads, input, boxes, *rest, **options),)
+
+
 def position_sensitive_mean(direction, call):
     """PSRoIAlign by way of RoIAlign: of all that each bin makes of all channels, its own."""
     (rows, columns), arguments = call.output_size, {**call.arguments, "aligned": True}
@@ -337,6 +349,7 @@ OPERATORS = {
         gradient_takes=("input", "output_size"),
         linear=False,
     ),
+    "prroi_pool": Operator("prroi_pool", SCALE, integral, ("backward", "boxes")),
     "ps_roi_align": Operator(
         "ps_roi_align", SCALE | RATIO, functools.partial(pool, "ps_roi_align"), position_sensitive=True
     ),

@@ -110,14 +110,13 @@ def test_quick_run(run, tmp_path):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("dtypes", [(), ("float16", "uint8"), ("bfloat16",)])
+@pytest.mark.parametrize("dtypes", [(), ("float16", "uint8"), ("bfloat16", "int8")])
 def test_rows_of_an_operator(operator, dtypes):
     """Every row agrees, and is there: both layouts, both directions, each type."""
     if "bfloat16" in dtypes:
         pytest.importorskip("ml_dtypes")
-    directions = ("boxes",) if operator == "boxes_backward" else ("forward", "backward")
-    if operator == "prroi_pool" and not hasattr(cyroialign, "prroi_pool_backward"):
-        directions = ("forward",)
+    own = {"boxes_backward": ("boxes",), "prroi_pool": ("forward", "backward", "boxes")}
+    directions = own.get(operator, ("forward", "backward"))
     libraries = ["cyroialign"] + ["level-by-level"] * (operator == "multiscale")
     libraries += [f"cyroialign {dtype}" for dtype in dtypes]
     workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
@@ -130,7 +129,7 @@ def test_rows_of_an_operator(operator, dtypes):
         for library in libraries
         for direction in directions
         for layout in ("NCHW", "NHWC")
-        if "uint8" not in library or direction == "forward"
+        if "int8" not in library or direction == "forward"
     ] + ["floor"]
 
 
@@ -145,8 +144,8 @@ def test_rows_pool_what_they_say(operator):
         "roi_align": lambda x: cyroialign.roi_align(x, *given, 2, True),
         "max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="max"),
         "onnx_max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="onnx_max"),
-        "prroi_pool": lambda x: cyroialign.prroi_pool(x, *given),
         "roi_pool": lambda x: cyroialign.roi_pool(x, *given),
+        "prroi_pool": lambda x: cyroialign.prroi_pool(x, *given),
         "ps_roi_align": lambda x: cyroialign.ps_roi_align(x, *given, 2),
         "ps_roi_pool": lambda x: cyroialign.ps_roi_pool(x, *given),
     }
@@ -339,7 +338,7 @@ def test_plot(run, peers, tmp_path):
         ),
         (["--operator", "nms"], "there is no operator 'nms'; choose from roi_align, max, onnx_max, boxes_"),
         (["--operator", "multiscale", "--workload", "P2-box"], "no workload 'P2-box'; choose from P2-P5"),
-        (["--dtype", "int8"], "there is no dtype 'int8'; choose from float16, bfloat16, uint8"),
+        (["--dtype", "int16"], "there is no dtype 'int16'; choose from float16, bfloat16, uint8, int8"),
         (["--threads", "0"], "--threads must be from 1 to"),
         (["--threads", "1,99999"], "--threads must be from 1 to"),
         (["--threads", "two"], "argument --threads: numbers of threads are like 1,2, got 'two'"),

@@ -247,7 +247,7 @@ def test_command(fakes, monkeypatch, capsys, tmp_path):
         (["--operator", "max", "--operator", "roi_pool"], "--map takes one operator, not max and roi_pool"),
         (["--seconds", "0"], "--seconds must be above 0, got 0"),
         (["--seconds", "nan"], "--seconds must be above 0, got nan"),
-        (["--dtype", "int8"], "there is no dtype 'int8'"),
+        (["--dtype", "int4"], "there is no dtype 'int4'"),
         (["--plot", "map.jpg"], "--plot must end in .png"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import cyroialign
+from cyroialign.arguments import dtypes
 from cyroialign.bench.problem import TOLERANCE, Problem, Row
 
 FLOOR = "floor"  # the name of the row that no library can beat by much
@@ -45,7 +46,7 @@ def floor(problem: Problem) -> Callable[[], Any]:
 
 def _rows(problem: Problem, layout: str, dtype: str, library: str, calls: "_Calls") -> list[Row]:
     """Return what an operator computes for maps in one layout and type."""
-    result = "float32" if dtype == "uint8" else dtype
+    result = dtypes.of_result(np.dtype(dtype)).name
     maps = [_in(layout, features, dtype) for features in problem.levels]
     gradient = _in(layout, problem.gradient, result)
     options = {"layout": layout, "num_threads": problem.threads}
@@ -77,16 +78,13 @@ def _of_one_map(
     sampling: dict[str, tuple[Any, ...]] = {"roi_align": (scale, ratio, True), "ps_roi_align": (scale, ratio)}
     given = sampling.get(name, (scale,))
     known = (features, boxes, problem.bins) if name == "roi_pool" else (boxes, features.shape)
-    mode = {"mode": operator} if name != operator else {}
-    read = mode | {"input": features} if mode else {}
-    pool, spread = getattr(cyroialign, name), getattr(cyroialign, f"{name}_backward", None)
-    there = options | {"out": np.empty_like(gradient)}
-    calls: dict[str, Callable[[], np.ndarray]] = {}
-    calls["forward"] = partial(pool, features, boxes, problem.bins, *given, **there, **mode)
-    if spread:  # not every operator has a gradient
-        there = options | {"out": np.empty_like(features)}
-        calls["backward"] = partial(spread, gradient, *known, *given, **there, **read)
-    return calls
+    forward, backward = getattr(cyroialign, name), getattr(cyroialign, f"{name}_backward")
+    forward = partial(forward, features, boxes, problem.bins, *given, out=np.empty_like(gradient), **options)
+    backward = partial(backward, gradient, *known, *given, out=np.empty_like(features), **options)
+    if name != operator:
+        forward = partial(forward, mode=operator)
+        backward = partial(backward, mode=operator, input=features)
+    return {"forward": forward, "backward": backward}
 
 
 def _of_boxes(
@@ -94,6 +92,14 @@ def _of_boxes(
 ) -> dict[str, Callable[[], np.ndarray]]:
     given = (maps[0], problem.boxes, problem.spatial_scale, problem.sampling_ratio, True)
     return {"boxes": partial(cyroialign.roi_align_boxes_backward, gradient, *given, **options)}
+
+
+def _of_integrals(
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
+) -> dict[str, Callable[[], np.ndarray]]:
+    given = (gradient, maps[0], problem.boxes, problem.spatial_scale)
+    boxes = partial(cyroialign.prroi_pool_boxes_backward, *given, **options)
+    return {**_of_one_map(problem, maps, gradient, options), "boxes": boxes}
 
 
 def _of_pyramid(
@@ -138,4 +144,8 @@ def _by_level(
 _Calls: TypeAlias = Callable[
     [Problem, list[np.ndarray], np.ndarray, dict[str, Any]], dict[str, Callable[[], np.ndarray]]
 ]
-_CALLS: dict[str, _Calls] = {"boxes_backward": _of_boxes, "multiscale": _of_pyramid}
+_CALLS: dict[str, _Calls] = {
+    "boxes_backward": _of_boxes,
+    "multiscale": _of_pyramid,
+    "prroi_pool": _of_integrals,
+}

@@ -64,11 +64,11 @@ class Workload(NamedTuple):
     def problem(self, threads: int, operator: str = "roi_align", dtypes: Sequence[str] = ()) -> Problem:
         """Return what the benchmark gives to every library.
 
-        With other dtypes than float32, maps are of whole numbers up to 255, which every one of them holds.
+        With other dtypes than float32, maps are of whole numbers up to 127, which every one of them holds.
         """
         boxes, maps = self.boxes(), [self.features(level) for level in range(self.levels)]
         if dtypes:
-            maps = [np.clip(np.rint(features * 32 + 128), 0, 255) for features in maps]
+            maps = [np.clip(np.rint(features * 16 + 64), 0, 127) for features in maps]
         if operator == "max":  # OpenVINO's maximum begins at 0; what a ReLU leaves is not below it either
             maps = [np.abs(features) for features in maps]
         channels = self.channels

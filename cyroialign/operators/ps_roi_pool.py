@@ -29,7 +29,7 @@ def ps_roi_pool(
 
     Parameters
     ----------
-    input : (N, C * height * width, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C * height * width, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Feature maps, with C channels for each bin; (N, H, W, C * height * width) with ``layout="NHWC"``.
         Memory in the order of either layout is read in place, so a transposed view costs nothing; other
         strides cost one copy.
@@ -54,8 +54,8 @@ def ps_roi_pool(
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
-        ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
+        C) with ``layout="NHWC"``.
 
     Raises
     ------
@@ -92,8 +92,8 @@ def ps_roi_pool(
     bin, though its gradient lets them (see `ps_roi_pool_backward`). To include them, give the map one more
     row and column, of any value: ``np.pad(input, ((0, 0), (0, 0), (0, 1), (0, 1)))``.
 
-    The result of a map of float16, bfloat16 (that of the package ml_dtypes) or uint8 is what float32 gives,
-    rounded once to the dtype of the result. Such a map is copied as float32.
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes), uint8 or int8 is what float32
+    gives, rounded once to the dtype of the result. Such a map is copied as float32.
 
     Results have the same bits for every number of threads and every SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside

@@ -34,7 +34,7 @@ def roi_align(
 
     Parameters
     ----------
-    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
         in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
@@ -68,8 +68,8 @@ def roi_align(
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
-        ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
+        C) with ``layout="NHWC"``.
 
     Raises
     ------
@@ -109,8 +109,8 @@ def roi_align(
     looked at: interpolation is linear between pixels, so that no other can be larger but by rounding.
 
     The result of a map of float16 or bfloat16 (that of the package ml_dtypes) is what float32 gives, rounded
-    once, to nearest; that of uint8 is of float32, since a mean of bytes is none. The mean converts such maps
-    in registers, as it reads them; for a maximum they are copied as float32.
+    once, to nearest; that of uint8 or int8 is of float32, since a mean of bytes is none. The mean converts
+    such maps in registers, as it reads them; for a maximum they are copied as float32.
 
     The rules and defaults are torchvision's. What other libraries compute by default, or when asked to:
 
@@ -194,7 +194,7 @@ def roi_align_backward(
         The shape of the feature map, in the order of `layout`.
     mode : {"avg", "max", "onnx_max"}, optional
         As given to `roi_align`.
-    input : array of shape `input_shape` and the dtype of `grad_output`, or uint8 where that is float32
+    input : array of shape `input_shape` and the dtype of `grad_output`, or of a type that has such a gradient
         The feature map. The gradient of the mean does not depend on it, and it may be left out; that of a
         maximum does. Memory in another order than that of `grad_output` costs one copy.
     layout, num_threads : optional

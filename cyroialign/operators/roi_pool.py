@@ -29,7 +29,7 @@ def roi_pool(
 
     Parameters
     ----------
-    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
         in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
@@ -53,8 +53,8 @@ def roi_pool(
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
-        ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
+        C) with ``layout="NHWC"``.
 
     Raises
     ------
@@ -88,8 +88,8 @@ def roi_pool(
     ONNX ``MaxRoiPool`` has the same rule. Where the far edge of a box is the first pixel outside of it, give
     ``x2 - 1 / spatial_scale`` and ``y2 - 1 / spatial_scale``.
 
-    The result of a map of float16, bfloat16 (that of the package ml_dtypes) or uint8 is what float32 gives,
-    rounded once to the dtype of the result. Such a map is copied as float32.
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes), uint8 or int8 is what float32
+    gives, rounded once to the dtype of the result. Such a map is copied as float32.
 
     Results have the same bits for every number of threads and every SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
@@ -140,7 +140,7 @@ def roi_pool_backward(
     ----------
     grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
         Gradient to the result of `roi_pool`; (K, height, width, C) with ``layout="NHWC"``.
-    input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 where that is float32
+    input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 or int8 where that is float32
         The feature map that was pooled: the winners are looked for in it again.
     boxes, output_size, spatial_scale, batch_indices
         As given to `roi_pool`.

@@ -4,18 +4,19 @@ It needs ``pip install "cyroialign[torch]"``. Results have the bits of what `cyr
 names:
 
 - A tensor is viewed, not copied. The result has its dtype, one of float32, float64, float16 and bfloat16
-  (float32 for uint8), and its memory order: of a channels_last tensor it is channels_last. Other strides
-  cost one copy.
+  (float32 for uint8 and int8), and its memory order: of a channels_last tensor it is channels_last. Other
+  strides cost one copy.
 - Boxes may have another dtype than the map, as under autocast.
 - Calls use as many threads as torch does: `torch.get_num_threads`.
 - They can be traced, by ``torch.compile(fullgraph=True)`` and `torch.export`. A tensor on ``"meta"``, which
   has no values, gives such a result; one on any other device is refused.
 
-Gradients go to the maps, and from `roi_align` and `MultiScaleRoIAlign` to the boxes too, as
-`cyroialign.roi_align_boxes_backward` defines them. The gradient to the maps can be differentiated again, to
-boxes as well; that to the boxes cannot: NotImplementedError. Forward mode, dual tensors and `torch.func.jvp`,
-goes from the maps alone: boxes with a tangent are a NotImplementedError, except in `roi_pool`, which rounds
-them. The transforms of `torch.func` work, and work on each other; ``vmap`` makes one call for each entry.
+Gradients go to the maps, and from `roi_align`, `MultiScaleRoIAlign` and `prroi_pool` to the boxes too, as
+`cyroialign.roi_align_boxes_backward` and `cyroialign.prroi_pool_boxes_backward` define them. The gradient to
+the maps can be differentiated again, to boxes as well; that to the boxes cannot: NotImplementedError. Forward
+mode, dual tensors and `torch.func.jvp`, goes from the maps alone: boxes with a tangent are a
+NotImplementedError, except in `roi_pool`, which rounds them. The transforms of `torch.func` work, and work on
+each other; ``vmap`` makes one call for each entry.
 
 What torchvision 0.29 does otherwise:
 
@@ -39,14 +40,17 @@ except ImportError as error:
     ) from error
 
 from cyroialign.torch import _derivatives  # noqa: F401  gives the operators theirs
-from cyroialign.torch._functions import ps_roi_align, roi_align, roi_pool
-from cyroialign.torch._modules import MultiScaleRoIAlign, RoIAlign
+from cyroialign.torch._functions import prroi_pool, prroi_pool2d, ps_roi_align, roi_align, roi_pool
+from cyroialign.torch._modules import MultiScaleRoIAlign, PrRoIPool2D, RoIAlign
 from cyroialign.torch._torchvision import accelerate_torchvision
 
 __all__ = [
     "MultiScaleRoIAlign",
+    "PrRoIPool2D",
     "RoIAlign",
     "accelerate_torchvision",
+    "prroi_pool",
+    "prroi_pool2d",
     "ps_roi_align",
     "roi_align",
     "roi_pool",

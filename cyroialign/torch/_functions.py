@@ -62,6 +62,83 @@ def roi_align(
     )
 
 
+def prroi_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float | Sequence[float] = 1.0,
+) -> Tensor:
+    """Pool each box of a feature map into a grid of bins: the mean of the map over each, exactly.
+
+    Parameters
+    ----------
+    input : (N, C, H, W) Tensor
+        Feature maps.
+    boxes
+        As in `roi_align`. Their gradient is continuous.
+    output_size, spatial_scale
+        As in `cyroialign.prroi_pool`.
+
+    Returns
+    -------
+    (K, C, height, width) Tensor
+        Of the dtype and memory order of `input`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cyroialign.prroi_pool` does, and for tensors of other devices.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cyroialign.torch import prroi_pool
+    >>> input = torch.arange(25.0).reshape(1, 1, 5, 5)
+    >>> boxes = [torch.tensor([[1.0, 1.0, 3.0, 3.0]], requires_grad=True)]
+    >>> crops = prroi_pool(input, boxes, 2)
+    >>> crops.tolist()
+    [[[[9.0, 10.0], [14.0, 15.0]]]]
+    >>> crops.sum().backward()
+    >>> boxes[0].grad
+    tensor([[ 2., 10.,  2., 10.]])
+    """
+    _arguments.feature_maps([input], ["input"])
+    return operators.prroi_pool(
+        input,
+        _arguments.rows(boxes, [input]),
+        _arguments.bins(output_size),
+        *_arguments.scales(spatial_scale),
+    )
+
+
+def prroi_pool2d(
+    features: Tensor,
+    rois: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> Tensor:
+    """Call `prroi_pool` with the arguments of the function of this name in PreciseRoIPooling, on a CPU.
+
+    Parameters
+    ----------
+    features : (N, C, H, W) Tensor
+        Feature maps.
+    rois : (K, 5) Tensor
+        Rows of (batch_index, x1, y1, x2, y2).
+    pooled_height, pooled_width : int
+        Bins of the result.
+    spatial_scale : float
+        Feature pixels for one unit of the boxes.
+
+    Returns
+    -------
+    (K, C, pooled_height, pooled_width) Tensor
+        Of the dtype and memory order of `features`.
+    """
+    return prroi_pool(features, rois, (pooled_height, pooled_width), spatial_scale)
+
+
 def ps_roi_align(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],

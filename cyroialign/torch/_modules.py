@@ -10,7 +10,7 @@ import cyroialign
 from cyroialign.arguments import pyramids
 from cyroialign.torch import _arguments
 from cyroialign.torch import _operators as operators
-from cyroialign.torch._functions import roi_align
+from cyroialign.torch._functions import prroi_pool2d, roi_align
 
 
 class RoIAlign(nn.Module):
@@ -50,6 +50,40 @@ class RoIAlign(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings."""
         return _shown(self, "output_size", "spatial_scale", "sampling_ratio", "aligned")
+
+
+class PrRoIPool2D(nn.Module):
+    """`prroi_pool2d` as a module: what trackers import from PreciseRoIPooling, on a CPU.
+
+    Parameters
+    ----------
+    pooled_height, pooled_width, spatial_scale
+        As in `prroi_pool2d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cyroialign.torch import PrRoIPool2D
+    >>> pool = PrRoIPool2D(5, 5, 1 / 16)
+    >>> rois = torch.tensor([[0.0, 32.0, 48.0, 256.0, 200.0]], requires_grad=True)
+    >>> pool(torch.rand(1, 256, 18, 18), rois).mean().backward()
+    >>> rois.grad.shape
+    torch.Size([1, 5])
+    """
+
+    def __init__(self, pooled_height: int, pooled_width: int, spatial_scale: float) -> None:
+        super().__init__()
+        self.pooled_height = pooled_height
+        self.pooled_width = pooled_width
+        self.spatial_scale = spatial_scale
+
+    def forward(self, features: Tensor, rois: Tensor) -> Tensor:
+        """Return ``prroi_pool2d(features, rois, ...)`` with these settings."""
+        return prroi_pool2d(features, rois, self.pooled_height, self.pooled_width, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return _shown(self, "pooled_height", "pooled_width", "spatial_scale")
 
 
 class MultiScaleRoIAlign(nn.Module):

@@ -20,6 +20,7 @@ from cyroialign.pyramid.levels import infer_scales, level_range
 NAMESPACE = "cyroialign"
 LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 ALL: list[Any] = []  # the operators
+BYTES = (torch.uint8, torch.int8)
 MOST_RANKS = 2**24  # that float32 has, one for each pixel of a plane
 
 
@@ -119,6 +120,31 @@ def roi_align_boxes_backward(
     gradient = torch.zeros_like(boxes, memory_format=torch.contiguous_format)
     settings = (scale_of(scale_y, scale_x), sampling_ratio, aligned)
     gradient[:, 1:] = call(cyroialign.roi_align_boxes_backward, grad_output, input, boxes, *settings)
+    return gradient
+
+
+@operator
+def prroi_pool(
+    input: Tensor, boxes: Tensor, output_size: Sequence[int], scale_y: float, scale_x: float
+) -> Tensor:
+    return call(cyroialign.prroi_pool, input, boxes, output_size, scale_of(scale_y, scale_x))
+
+
+@operator
+def prroi_pool_backward(
+    grad_output: Tensor, boxes: Tensor, input_shape: Sequence[int], scale_y: float, scale_x: float
+) -> Tensor:
+    scale = scale_of(scale_y, scale_x)
+    return call(cyroialign.prroi_pool_backward, grad_output, boxes, input_shape, scale)
+
+
+@operator
+def prroi_pool_boxes_backward(
+    grad_output: Tensor, input: Tensor, boxes: Tensor, scale_y: float, scale_x: float
+) -> Tensor:
+    gradient = torch.zeros_like(boxes, memory_format=torch.contiguous_format)
+    scale = scale_of(scale_y, scale_x)
+    gradient[:, 1:] = call(cyroialign.prroi_pool_boxes_backward, grad_output, input, boxes, scale)
     return gradient
 
 
@@ -318,7 +344,7 @@ def in_order_of(given: Tensor, shape: Sequence[int]) -> Tensor:
     """A result as it is traced: without values, of the type and in the memory order of what was given."""
     last = not given.is_contiguous() and given.is_contiguous(memory_format=torch.channels_last)
     order = torch.channels_last if last else torch.contiguous_format
-    dtype = torch.float32 if given.dtype is torch.uint8 else given.dtype
+    dtype = torch.float32 if given.dtype in BYTES else given.dtype
     return torch.empty(shape, dtype=dtype, device=given.device, memory_format=order)
 
 
@@ -355,6 +381,9 @@ def fake(operator: Any, function: Callable[..., Any]) -> None:
 fake(roi_align, like_bins)
 fake(roi_align_backward, like_map)
 fake(roi_align_boxes_backward, like_boxes)
+fake(prroi_pool, like_bins)
+fake(prroi_pool_backward, like_map)
+fake(prroi_pool_boxes_backward, like_boxes)
 fake(ps_roi_align, like_position_sensitive_bins)
 fake(ps_roi_align_backward, like_map)
 fake(roi_pool, like_bins)

@@ -12,7 +12,7 @@ import html
 
 import numpy as np
 
-from cyroialign import roi_align, roi_align_backward, roi_pool
+from cyroialign import prroi_pool, roi_align, roi_align_backward, roi_pool
 
 BOX = (1.3, 0.9, 6.7, 5.2)  # on a map of 8 x 6 pixels
 BINS, RATIO = (2, 3), 2
@@ -309,6 +309,34 @@ def border():
     drawing.text(at(5.5, 0)[0], foot + 22, "one pixel after", "soft")
     drawing.text(at(-1.25, 0)[0], foot - 8, "0", "value orange")
     drawing.text(at(6.25, 0)[0], foot - 8, "0", "value orange")
+    return str(drawing)
+
+
+def integrals():
+    """The surface that five pixels span, and the means of three bins under it."""
+    pixels, (low, high), bins, unit, foot = np.array([2.0, 4, 3, 5, 3]), (0.5, 3.5), 3, 52, 172
+
+    def means(start, end, count):
+        box = np.array([[0, start, 0, end, 2]])
+        return prroi_pool(np.tile(pixels, (1, 1, 3, 1)), box, (1, count))[0, 0, 0]
+
+    drawing = Drawing("The mean over each bin of the surface that a row of pixels spans", 340, 200)
+
+    def at(x, value):
+        return 14 + (x + 1) * unit, foot - 28 * value
+
+    for bin_, mean in enumerate(means(low, high, bins)):
+        edges = low + (high - low) / bins * np.array([bin_, bin_ + 1])
+        drawing.rect(*at(edges[0], mean), *at(edges[1], 0), "share")
+        drawing.rect(*at(edges[0], mean), *at(edges[1], 0), "bin")
+        drawing.text(at(edges.mean(), 0)[0], foot - 8, f"{mean:.4g}", "value")
+    drawing.path([at(-1, 0), at(5, 0)], "axis")
+    drawing.path([at(*point) for point in zip(np.arange(-1, 6), [0, *pixels, 0], strict=True)], "dashed")
+    for x, value in enumerate(pixels):
+        [height] = means(x - 1e-6, x + 1e-6, 1)
+        np.testing.assert_allclose(height, value, atol=1e-4)
+        drawing.dot(*at(x, value), "sample")
+        drawing.text(at(x, 0)[0], foot + 20, f"{x}", "value soft")
     return str(drawing)
 
 

@@ -31,6 +31,7 @@ table_of_functions.work[FORWARD][MEAN] = table_of_functions.work[FORWARD][PRROI_
 table_of_functions.work[BACKWARD][MEAN] = table_of_functions.work[BACKWARD][PRROI_POOL] = mean_backward
 if WHOLE_FAMILY:
     table_of_functions.work[BOXES_BACKWARD][MEAN] = boxes_backward
+    table_of_functions.work[BOXES_BACKWARD][PRROI_POOL] = boxes_backward
     table_of_functions.work[FORWARD][MAX] = table_of_functions.work[FORWARD][ONNX_MAX] = maximum_forward
     table_of_functions.work[BACKWARD][MAX] = table_of_functions.work[BACKWARD][ONNX_MAX] = maximum_backward
     table_of_functions.work[FORWARD][ROI_POOL] = roi_pool_forward

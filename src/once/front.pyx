@@ -5,7 +5,7 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
-from libc.math cimport INFINITY, ceil, floor, isfinite, nextafter
+from libc.math cimport INFINITY, ceil, fabs, floor, isfinite, nextafter
 from libc.stdio cimport fputs, stderr
 from libc.stdlib cimport abort, free, malloc, qsort
 from libc.string cimport memset

@@ -14,6 +14,7 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 ORDERS = [torch.contiguous_format, torch.channels_last]
 SETTINGS = {  # what follows the output size
     "roi_align": [(0.5, 2, True), (0.7, -1, False)],
+    "prroi_pool": [(0.5,)],
     "ps_roi_align": [(0.5, 2), (0.7, -1)],
     "roi_pool": [(0.5,)],
 }
