@@ -14,6 +14,7 @@ from cyroialign.arguments import dtypes
 from cyroialign.bench.problem import TOLERANCE, Problem, Row
 
 FLOOR = "floor"  # the name of the row that no library can beat by much
+OURS = ("cyroialign", "level-by-level")  # how the names of our rows begin
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # where rounding alone is more
 CHANNELS_LAST = {4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}  # by the number of axes
 CHANNELS_FIRST = {4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}

@@ -76,6 +76,8 @@ class Workload(NamedTuple):
         boxes, maps = self.boxes(), [self.features(level) for level in range(self.levels)]
         if dtypes:
             maps = [np.clip(np.rint(features * 16 + 64), 0, 127) for features in maps]
+        if operator == "max":  # OpenVINO's maximum begins at 0; what a ReLU leaves is not below it either
+            maps = [np.abs(features) for features in maps]
         channels = self.channels
         if operator in POSITION_SENSITIVE:
             channels //= self.bins**2
@@ -108,6 +110,8 @@ WORKLOADS = {
         Workload("C4-adaptive", 1024, 50, 68, 300, 14, 0, 16, (64, 700)),
         Workload("P2-adaptive-large", 256, 200, 272, 200, 7, 0, 4, (200, 700)),
         Workload("P5-single", 256, 25, 34, 1, 7, 2, 32, (448, 800)),
+        Workload("Edge-1", 64, 40, 40, 1, 7, 2, 8, (60, 200)),  # one face or hand on an image of 320 pixels
+        Workload("Track-10", 128, 36, 36, 10, 5, 2, 8, (40, 140)),  # guesses of a tracker in its window
     )
 }
 R_FCN = Workload("R-FCN", 21 * 49, 50, 68, 300, 7, 2, 16, (64, 400))  # 20 classes and the background
