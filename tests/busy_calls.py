@@ -19,10 +19,12 @@ def call_of(operator):
     return call
 
 
+def digest(operator, way, options):
+    """What stands for the bits of all results."""
+    results = operator.run(way, call_of(operator), **options)
+    return hashlib.sha256(b"".join(one.tobytes() for one in results)).hexdigest()[:16]
+
+
 def digests(**options):
-    """What a digest says of the bits of each direction."""
-    return {
-        name: hashlib.sha256(b"".join(one.tobytes() for one in operator.run(way, call_of(operator), **options)))
-        .hexdigest()[:16]
-        for name, (operator, way) in DIRECTIONS.items()
-    }  # fmt: skip
+    """Those of every direction."""
+    return {name: digest(operator, way, options) for name, (operator, way) in DIRECTIONS.items()}

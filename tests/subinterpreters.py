@@ -1,4 +1,4 @@
-"""Subinterpreters, as each Python has them. This module imports no NumPy: who does so first makes a difference."""
+"""Subinterpreters, as each Python has them; without NumPy, since it matters who imports that first."""
 
 try:
     import _interpreters  # Python 3.13

@@ -1,4 +1,4 @@
-"""How many threads a call has where nobody says: fewer on cores that have other work, and all that are asked for.
+"""Threads where nobody says how many: fewer on cores that have other work. Who says how many has those.
 
 Nothing here measures time: it asks what a call would have, and tells what calls took.
 """
@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 
 import busy_calls
@@ -23,7 +24,8 @@ MOST = 64
 PATIENCE = 30  # seconds, for what the system has to notice
 
 on_linux = pytest.mark.skipif(
-    platform.system() != "Linux" or not os.access("/proc/loadavg", os.R_OK), reason="nothing tells of others' work"
+    platform.system() != "Linux" or not os.access("/proc/loadavg", os.R_OK),
+    reason="nothing tells of others' work",
 )
 needs_openmp = pytest.mark.skipif(
     cyroialign.show_config(as_dict=True)["openmp"] is None, reason="built without OpenMP: always one thread"
@@ -54,9 +56,9 @@ def others():
         yield
 
 
-def comes_true(condition):
+def comes_true(condition, patience=PATIENCE):
     """Whether it does before patience ends."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not condition():
         if time.monotonic() > end:
             return False
@@ -71,11 +73,119 @@ def test_one_thread_beside_others():
 
 
 @on_linux
-def test_no_more_threads_than_processors():
-    """The linger of our own idle threads does not count as others' work: it is over when this ends."""
-    assert comes_true(lambda: 1 <= _front.threads_now(2**30) <= 2**30)
-    assert _front.threads_now(1) == 1
+def test_one_thread_beside_threads_that_spin():
+    """Those of another runtime in this process wait at full speed for their next work."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 16]>
+        f (float[n, n] x) => (float[n, n] y) { z = MatMul (x, x) y = MatMul (z, x) }""")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2 * os.cpu_count()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    feed, done = {"x": np.ones((256, 256), np.float32)}, threading.Event()
+
+    def serve():
+        while not done.is_set():
+            session.run(None, feed)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        assert comes_true(lambda: _front.threads_now(MOST) == 1)
+        assert busy_calls.digests() == busy_calls.digests(num_threads=1)
+    finally:
+        done.set()
+        server.join()
 
 
-def own_threads():
-    return len(os.listdir("/proc/self/task"))
+@on_linux
+@needs_openmp
+@pytest.mark.usefixtures("others")
+def test_what_is_asked_for_is_what_there_is(run_python):
+    """On busy cores, and with lost time to repay: explicit numbers count, each way to give them."""
+    code = """
+        import os, busy_calls, cyroialign
+        from cyroialign._kernels import _front
+
+        def threads():
+            return len(os.listdir("/proc/self/task"))
+
+        before = threads()
+        _front.note(2, 3600 * 10**9, 10**9)
+        expected = busy_calls.digests()
+        assert threads() == before  # by default: one thread
+        assert busy_calls.digests(num_threads=2) == expected
+        assert threads() == before + 1
+        with cyroialign.num_threads(3):
+            assert busy_calls.digests() == expected
+        assert threads() == before + 2
+        cyroialign.set_num_threads(5)
+        assert busy_calls.digests() == expected
+        assert threads() == before + 4
+    """
+    run_python(code, OMP_NUM_THREADS="4")
+
+
+@needs_openmp
+def test_only_what_nobody_asked_for_may_be_fewer(monkeypatch):
+    monkeypatch.setattr(threads, "_process_setting", None)
+    assert threads.threads_for(None)[1]
+    assert threads.threads_for(threads.AtMost(3)) == (3, True)  # of torch, say
+    assert threads.threads_for(3) == (3, False)
+    with cyroialign.num_threads(4):
+        assert threads.threads_for(None) == (4, False)
+        assert threads.threads_for(5) == (5, False)
+    cyroialign.set_num_threads(6)
+    assert threads.threads_for(None) == (6, False)
+
+
+def always_one():
+    return all(_front.threads_now(MOST) == 1 for _ in range(100))
+
+
+@pytest.fixture
+def idle_core():
+    """Skip where others have all cores: it does not show there what is owed."""
+    if not comes_true(has_several, 3):
+        pytest.skip("there is always one thread on this machine: one core, or others use all")
+
+
+def has_several():
+    return _front.threads_now(MOST) > 1
+
+
+@pytest.mark.usefixtures("idle_core")
+def test_lost_time_is_repaid_by_calls_on_one_thread():
+    """Three seconds lost: none has threads until others took four times as long."""
+    _front.note(2, 4 * SECOND, 1 * SECOND)
+    assert always_one()
+    _front.note(1, 11 * SECOND, 11 * SECOND)
+    assert always_one()
+    _front.note(1, 1 * SECOND + 8, 0)
+    assert comes_true(has_several)
+
+
+@pytest.mark.usefixtures("idle_core")
+def test_losses_add_up():
+    for _ in range(3):
+        _front.note(4, 2 * SECOND, 1 * SECOND)
+    _front.note(1, 11 * SECOND, 0)
+    assert always_one()
+    _front.note(1, 2 * SECOND, 0)
+    assert comes_true(has_several)
+
+
+@pytest.mark.usefixtures("idle_core")
+@pytest.mark.parametrize("computed", [SECOND, 2 * SECOND, 0])
+def test_threads_that_gained_time_owe_nothing(computed):
+    """Neither do those whose work nobody measured."""
+    _front.note(2, SECOND, computed)
+    assert comes_true(has_several)
+
+
+@pytest.mark.usefixtures("idle_core")
+def test_what_was_repaid_before_is_no_credit():
+    _front.note(1, 100 * SECOND, 0)
+    _front.note(2, 2 * SECOND, SECOND)
+    assert always_one()

@@ -77,7 +77,9 @@ def test_first_interpreter_may_be_any(run_python):
     code = """
         import subinterpreters
         first = subinterpreters.create()
-        said = subinterpreters.run(first, "import busy_calls; print(busy_calls.digests(num_threads=3), flush=True)")
+        said = subinterpreters.run(first, "import busy_calls")
+        assert not said, said
+        said = subinterpreters.run(first, "print(busy_calls.digests(num_threads=3), flush=True)")
         assert not said, said
         try:
             import cyroialign
@@ -116,7 +118,7 @@ def functions(text):
 
 
 def misplaced_loops(text):
-    """The heads of functions whose parallel loops do not stand in `with nogil:` of code that holds the GIL."""
+    """Heads of functions with parallel loops that are not in `with nogil:` of code that holds the GIL."""
     with_loops = [(head, body) for head, body in functions(text) if "prange(" in body]
     assert sum(body.count("prange(") for _, body in with_loops) == text.count("prange("), (
         "outside of functions"

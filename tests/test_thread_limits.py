@@ -1,7 +1,7 @@
 """Where the system gives no further thread a call runs on those there are, and the process lives on.
 
-Each case is a process of its own, that sets a limit for itself: on its user's processes, as containers have them,
-or on its address space. OpenMP's runtime would end it, past `finally`, `except` and `atexit`.
+Each case is a process that sets a limit for itself: on the processes of its user, as containers have them, or
+on its address space. OpenMP's runtime would end it, past `finally`, `except` and `atexit`.
 """
 
 import platform
@@ -123,9 +123,9 @@ with ThreadPoolExecutor(2) as pool:
 """)
 
 
-@pytest.mark.parametrize("megabytes", [4, 9, 12, 20, 28, 80, 150])
+@pytest.mark.parametrize("megabytes", [4, 12, 28, 150])
 def test_little_memory(megabytes, lives):
-    """Room for the stacks, of 8 MiB each, of none, of some and of all threads."""
+    """Room for the stacks, of 8 MiB each, of no thread, of one, of some and of all."""
     lives(f"""
 resource.setrlimit(resource.RLIMIT_STACK, (2**23, resource.getrlimit(resource.RLIMIT_STACK)[1]))
 leave_room({megabytes})
@@ -138,7 +138,7 @@ def test_little_memory_after_a_team(megabytes, lives):
     lives(f"right(2); leave_room({megabytes}); right(2), right(4), right(4)")
 
 
-@pytest.mark.parametrize("size", ["64M", "16384", "1 g"])
+@pytest.mark.parametrize("size", ["64M", "16384"])
 def test_large_stacks(size, lives):
     """As the variable of OpenMP asks for them: what is measured is a stack of that size."""
     lives("leave_room(12); assert right(4) == 1", OMP_STACKSIZE=size)
