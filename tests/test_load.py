@@ -124,7 +124,7 @@ def test_what_is_asked_for_is_what_there_is(run_python):
         assert busy_calls.digests() == expected
         assert threads() == before + 4
     """
-    run_python(code, OMP_NUM_THREADS="4")
+    run_python(code, timeout=180, OMP_NUM_THREADS="4")
 
 
 @needs_openmp

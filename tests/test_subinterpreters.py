@@ -36,7 +36,7 @@ def test_main_interpreter_works_once_there_was_another(kept, run_python):
             assert busy_calls.digests(num_threads=threads) == before
         print(len(before))
     """
-    assert int(run_python(code).stdout) == len(busy_calls.DIRECTIONS)
+    assert int(run_python(code, timeout=180).stdout) == len(busy_calls.DIRECTIONS)
 
 
 @in_subinterpreters
@@ -47,7 +47,7 @@ def test_main_interpreter_imports_after_another_was_made(run_python):
         import busy_calls
         print(busy_calls.digests(num_threads=3))
     """
-    assert run_python(code).stdout.strip() == str(busy_calls.digests(num_threads=1))
+    assert run_python(code, timeout=180).stdout.strip() == str(busy_calls.digests(num_threads=1))
 
 
 @in_subinterpreters
@@ -64,7 +64,7 @@ def test_second_interpreter_cannot_import(run_python):
             subinterpreters.destroy(other)
         assert busy_calls.digests(num_threads=2) == before
     """
-    said = run_python(code).stdout.splitlines()
+    said = run_python(code, timeout=180).stdout.splitlines()
     assert len(said) == 4
     assert all("ImportError" in line for line in said)
     assert ONCE in said[0]
@@ -88,7 +88,7 @@ def test_first_interpreter_may_be_any(run_python):
         said = subinterpreters.run(first, "assert busy_calls.digests(num_threads=2)")
         assert not said, said
     """
-    digests, error = run_python(code).stdout.splitlines()
+    digests, error = run_python(code, timeout=180).stdout.splitlines()
     assert digests == str(busy_calls.digests(num_threads=1))
     assert ONCE in error
 
@@ -106,7 +106,7 @@ def test_interpreter_with_a_gil_of_its_own_cannot_import(first, run_python):
         import busy_calls
         assert busy_calls.digests(num_threads=2)
     """
-    assert "ImportError" in run_python(code).stdout
+    assert "ImportError" in run_python(code, timeout=180).stdout
 
 
 def functions(text):

@@ -58,7 +58,7 @@ def lives(run_python):
     """Run code that asserts; it comes to its end and exits as every program does."""
 
     def run(code, **variables):
-        said = run_python(PRELUDE + code, timeout=120, **SINGLE, **variables).stdout.splitlines()
+        said = run_python(PRELUDE + code, timeout=180, **SINGLE, **variables).stdout.splitlines()
         if "not enforced" in said:
             pytest.skip("this system does not count the threads of a user")
         assert said == ["at exit"]
