@@ -46,7 +46,7 @@ def clean():
     repay()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def others():
     """As many processes as there are processors, that compute and want them all."""
     with contextlib.ExitStack() as stack:
@@ -141,8 +141,8 @@ def test_only_what_nobody_asked_for_may_be_fewer(monkeypatch):
     assert threads.threads_for(None) == (6, False)
 
 
-# Calls that are noted, (threads, seconds, seconds that all threads computed), and how many threads of MOST there
-# are after each, on a system that tells nothing.
+# Calls that are noted, (threads, seconds, seconds that all threads computed), and how many threads of MOST
+# there are after each, on a system that tells nothing.
 COURSES = {
     "lost time": [((2, 4, 1), 1), ((1, 11, 11), 1), ((1, 1.01, 0), MOST)],  # repaid in four times as long
     "losses add up": [((4, 2, 1), 1), ((2, 2, 1), 1), ((4, 2, 1), 1), ((1, 11, 0), 1), ((1, 2, 0), MOST)],
