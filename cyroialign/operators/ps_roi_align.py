@@ -53,7 +53,8 @@ def ps_roi_align(
         Array of the result's shape and dtype to fill and return; C-contiguous or in the memory order
         of `input`, writeable, and sharing no memory with the inputs.
     num_threads : int, optional
-        Threads for this call; by default those of `get_num_threads`.
+        Threads for this call; by default those of `get_num_threads`, or fewer where others need
+        the cores.
 
     Returns
     -------

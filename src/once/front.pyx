@@ -44,6 +44,16 @@ include "views.pxi"
 include "paste.pxi"
 
 
+def threads_now(int most):
+    """Of the threads that a call may have, those that it would have now if nobody asked for a number."""
+    return threads_worth_having(most)
+
+
+def note(int threads, long long wall, long long computed):
+    """Note a call: its threads, its nanoseconds from begin to end, and those that all threads computed."""
+    note_call(threads, wall, computed)
+
+
 cdef class CallSettings:
     """What a call says beside its arrays and boxes: see Settings in call.pxd."""
 
