@@ -257,4 +257,4 @@ def backward_plain(
 
 cdef bint may_overlap(object boxes, object out) except -1:
     """Whether boxes might lie in the array to fill: lists of them are read before that is, and copied."""
-    return out.base is not None or boxes.base is not None
+    return type(out) is not _ndarray or out.base is not None or boxes.base is not None
