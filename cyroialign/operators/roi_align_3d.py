@@ -30,7 +30,7 @@ def roi_align_3d(
 
     Parameters
     ----------
-    input : (N, C, D, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C, D, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Volumes of D slices; (N, D, H, W, C) with ``layout="NDHWC"``. Memory in the order of either layout is
         read in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 7) array, or sequence of N arrays (L_i, 6), or (K, 6) array with `batch_indices`
@@ -61,8 +61,8 @@ def roi_align_3d(
     Returns
     -------
     (K, C, depth, height, width) ndarray
-        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, depth, height, width, C)
-        with ``layout="NDHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, depth, height,
+        width, C) with ``layout="NDHWC"``.
 
     Raises
     ------
@@ -93,9 +93,9 @@ def roi_align_3d(
     call has tables of some boxes at a time, with a weight for each row of each slice that a bin reaches.
 
     Positions are computed in float32 if `input` and `boxes` are both float32 or narrower, else in float64.
-    Volumes of float16, bfloat16 and uint8 are converted in registers as they are read. Results have the same
-    bits for every number of threads and every SIMD level, and do not depend on the other boxes of the call. A
-    NaN or infinity reaches only the bins that sample one of its neighbours.
+    Volumes of float16, bfloat16, uint8 and int8 are converted in registers as they are read. Results have the
+    same bits for every number of threads and every SIMD level, and do not depend on the other boxes of the
+    call. A NaN or infinity reaches only the bins that sample one of its neighbours.
 
     Examples
     --------
