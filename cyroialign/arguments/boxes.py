@@ -1,4 +1,4 @@
-"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2)."""
+"""Boxes in every accepted form -> rows of (batch_index, x1, y1, x2, y2)."""
 
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ def read_boxes_of_levels(
     levels: np.ndarray,
     aligned: bool,
 ) -> Boxes:
-    """Read a list of boxes, each with the level that it is pooled from; scales has a pair (y, x) a level."""
+    """Read a list of boxes, each with the level that it is pooled from; scales has a (y, x) per level."""
     rows, single, given = _read(boxes, None, images, dtype)
     return _checked(boxes, rows, images, scales, levels, aligned, single, given)
 
@@ -74,7 +74,7 @@ def _read(
         rows, box_dtype, given = _read_list(boxes, batch_indices, images)
     elif batch_indices is None:
         array = _corners(boxes, "boxes", 5)
-        # A copy even of what fits: the kernels rely on indices that nobody can change after the check.
+        # Always a copy: the kernels rely on indices that nobody can change after the check.
         rows, box_dtype, given = np.array(array, np.float64, order="C"), array.dtype, [array]
     else:
         array = _corners(boxes, "boxes", 4)

@@ -27,7 +27,7 @@ from cyroialign.arguments import dtypes, memory_order, validation
 from cyroialign.arguments.boxes import Boxes, read_boxes
 from cyroialign.arguments.threads import threads_for
 
-POSITION_SENSITIVE = (PS_ROI_ALIGN, PS_ROI_POOL)  # each bin has channels of its own
+POSITION_SENSITIVE = (PS_ROI_ALIGN, PS_ROI_POOL)  # each bin has its own channels
 WINNERS = (MAX, ONNX_MAX, ROI_POOL)  # the gradient goes to pixels that are found in the map
 
 
@@ -79,7 +79,7 @@ def pool(
     num_threads: Any,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW)."""
+    """Pool checked boxes from checked maps, one per level, into a result of the given (K, C, PH, PW)."""
     threads = threads_for(num_threads)
     dtype = dtypes.of_result(maps[0].dtype)
     if not kernels(maps[0].dtype).can(FORWARD, pooling):
@@ -108,9 +108,9 @@ def backward(
     out: Any,
     num_threads: Any,
 ) -> np.ndarray:
-    """Sum the gradient to one map, on whose pixels it depends where an `input` is needed.
+    """Sum the gradient with respect to one map; a maximum also needs the map, as `input`.
 
-    The result has the memory order of the gradient; where an output_size is given, of the input.
+    The result has the memory order of the gradient or, if an output_size is given, of the input.
     """
     if batch_indices is None and input is None and (layout == "NCHW" or layout == "NHWC"):
         settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
@@ -159,7 +159,7 @@ def scatter(
     num_threads: Any,
     out: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """Sum the gradients to maps of the given (N, C, H, W), one a level, from a checked one to the result."""
+    """Sum checked gradients into those of maps of the given (N, C, H, W), one per level."""
     threads = threads_for(num_threads)
     dtype = grads.dtype
     if not kernels(dtype).can(BACKWARD, pooling):
@@ -194,7 +194,7 @@ def boxes_backward(
     layout: Any,
     num_threads: Any,
 ) -> np.ndarray:
-    """Sum the gradient to the corners of boxes, (K, 4)."""
+    """Sum the gradient with respect to the corners of boxes, (K, 4)."""
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
     maps, channels_last = memory_order.in_kernel_order(validation.feature_map(input, "input"), layout)
