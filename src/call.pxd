@@ -82,7 +82,7 @@ cdef struct Level:  # one map of those that a call pools from
     Py_ssize_t row_tiles, parts, pieces  # how the work on it is cut: see src/once/schedule.pxi
 
 
-cdef struct Run:  # strips that follow on each other
+cdef struct Run:  # strips that follow each other
     Py_ssize_t column
     int slot
     int strips
@@ -172,9 +172,9 @@ cdef struct Call:
     Py_ssize_t units  # that a RoI can be cut into: 1, or its lines of bins
     Py_ssize_t pitch  # from line to line of the scratch
     Py_ssize_t batch  # rows of bins, or lines, that a kernel takes at once
-    bint non_temporal  # results are written past the caches
-    bint ragged  # pixels are no whole number of vectors: rows of them are put together in scratch
-    bint staged  # they, or narrow ones, are put together in scratch before they are written
+    bint non_temporal  # results bypass the caches
+    bint ragged  # a pixel is not a whole number of vectors: rows of pixels are assembled in scratch
+    bint staged  # non-temporal or narrow results are assembled in scratch before they are written
     # Tables
     bint transposed  # axes turn bins into pixels, for the gradient of a mean
     bint tiled  # RoIs note where their bins begin, for tiles of rows

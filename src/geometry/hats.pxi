@@ -1,8 +1,8 @@
 # The integral over each bin of the surface of hats: the rule of Precise RoI Pooling.
 #
-# Pixel j weighs max(0, 1 - |t - j|) at t, so that between two pixels the surface is linear along an axis. The
-# integral of what is linear is its value in the middle times the length: a bin is cut where there are pixels, and
-# each part counts as one sample. Outside the map the surface falls to 0 within a pixel.
+# Pixel j has the weight max(0, 1 - |t - j|) at t, so between two pixels the surface is linear along an axis. The
+# integral of a linear function is its value in the middle times the length: a bin is cut at pixels, and
+# each part counts as one sample. Outside the map the surface falls to 0 within one pixel.
 
 
 cdef void draft_hats(const Side* side, Draft* draft, coordinate T) noexcept nogil:

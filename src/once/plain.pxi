@@ -1,7 +1,7 @@
 # The short way for plain arguments: NumPy arrays of float32 or float64 that lie in memory as the kernels read them,
-# boxes as one such array or a list of them, settings of the types that they have in the signature. For anything
+# boxes as one such array or a list of them, settings of the types in the signature. For anything
 # else the answer is None, and then Python reads the arguments, copies what must be copied, and says what is wrong:
-# here is no error, and no rule that is not there.
+# this file raises no errors, and has no rules that Python lacks.
 
 from cpython.buffer cimport (
     PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,

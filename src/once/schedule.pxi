@@ -1,5 +1,5 @@
-# One call, whichever its operator: its RoIs in the order of their visits, chunk by chunk, each chunk cut into
-# pieces for the threads and for the caches alike:
+# A call of any operator: its RoIs in the order of their visits, chunk by chunk, each chunk cut into
+# pieces that suit both threads and caches:
 #
 #     forward, gradient to boxes    levels x blocks of channels x tiles of rows x parts of the RoIs
 #     gradient to maps              levels x images x blocks of channels x tiles of rows
@@ -62,7 +62,7 @@ cdef inline bint has_work(const Call* call) noexcept nogil:
 
 
 cdef bint open_call(Call* call) noexcept nogil:
-    """Share out the work and allocate; False where memory is short."""
+    """Divide the work and allocate; False if memory is short."""
     cdef const Settings* settings = &call.settings
     cdef Py_ssize_t i
     call.height = call.map_width = 0
@@ -70,8 +70,8 @@ cdef bint open_call(Call* call) noexcept nogil:
         call.height = max(call.height, call.levels[i].height)
         call.map_width = max(call.map_width, call.levels[i].width)
     if call.map_channels == 1 and call.direction != BACKWARD:
-        # A single channel lies in memory alike in either order, and is faster as a plane. Gradients are not taken
-        # so, whose sums have another order there.
+        # A single channel has the same memory in either order, and is faster as a plane. Gradients are excluded:
+        # their sums would have a different order.
         call.settings.channels_last = False
     call.threads = settings.threads
     if not has_work(call):
@@ -231,7 +231,7 @@ cdef void locate(const Call* call, Py_ssize_t number, Piece* piece) noexcept nog
 
 
 cdef void locate_sums(const Call* call, Piece* piece, const Scratch* scratch) noexcept nogil:
-    """Say where the gradient to the rows of a piece is summed; with the first RoIs, begin with zeros."""
+    """Set where the gradient to the rows of a piece is summed; start from zeros with the first RoIs."""
     cdef const Level* level = piece.level
     cdef Rows* rows = &piece.rows
     cdef size_t size = call.table.real_bytes
