@@ -1,4 +1,4 @@
-"""Measuring: all rows that agree, in turns."""
+"""Measuring: all rows that agree, interleaved."""
 
 import math
 import statistics
@@ -51,7 +51,7 @@ def measure(
     operator: str = "roi_align",
     dtypes: Sequence[str] = (),
 ) -> Result:
-    """Time all rows that agree, in turns."""
+    """Time all rows that agree, interleaved."""
     progress = progress or Progress()
     place = f"{workload.name}, {plural(threads, 'thread')}"
     progress.show(0, f"{place}, checking that all agree")
@@ -101,8 +101,8 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Time each call once a round; return its seconds by name, one number a round.
 
-    In turns, because a shared machine is faster at one time than at another: whatever slows a round slows
-    all calls alike, and ratios stay. `say` hears which part is done and whose turn it is.
+    Calls are interleaved because a shared machine is faster at some times than at others: whatever slows a
+    round slows all calls alike, and ratios stay. `say` is told which part is done and whose turn it is.
     """
     repeats = {name: math.ceil(BATCH / min(_seconds(call), _seconds(call))) for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
