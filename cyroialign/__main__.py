@@ -62,8 +62,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; wrong input ends in SystemExit with status 2.
 
-    Where the output goes is no reason for a traceback: what it cannot hold is written as question marks,
-    and a reader that has gone away, as `head` does, ends the command as SIGPIPE would.
+    Trouble with the output causes no traceback: characters that it cannot hold are written as question marks,
+    and a reader that goes away, as `head` does, ends the command as SIGPIPE would.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """Send what is still in the buffer nowhere, or Python fails at its end again."""
+    """Discard what is still in the buffer, or Python fails again when it exits."""
     if sys.stdout:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -88,7 +88,7 @@ cdef struct Level:  # one map of those that a call pools from
     Py_ssize_t row_tiles, parts, pieces  # how the work on it is cut: see src/once/schedule.pxi
 
 
-cdef struct Run:  # strips that follow on each other
+cdef struct Run:  # strips that follow each other
     Py_ssize_t column
     int slot
     int strips

@@ -121,7 +121,7 @@ def calls():
     averages = ("roi_align avg", "MultiScaleRoIAlign avg")
     for direction, layout, dtype in itertools.product(averages, LAYOUTS, ("float32", "float16")):
         for height, width in ((14, 14), (3, 2)):
-            # A little more than 8 MiB of results, which are written past the caches.
+            # A little more than 8 MiB of results, which are non-temporal.
             rois = 2**23 // (np.dtype(dtype).itemsize * 40 * height * width) + 1
             streamed = Call(direction, dtype, layout, "ordinary", (1, 40, 20, 24), rois, (height, width))
             grid[direction, f"{dtype} {layout} streamed {height}x{width}"] = streamed

@@ -253,7 +253,7 @@ def test_not_an_archive(tmp_path, content):
             np.save(file, np.ones(3))
     else:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"path of an \.npz file, and .*weights\.npz. is none"):
+    with pytest.raises(ValueError, match=r"path of an \.npz file, and .*weights\.npz. is not one"):
         golden_network().load_state_dict(path)
 
 
@@ -304,8 +304,8 @@ INPUT = part("input/")
     [
         (None, TypeError, "x must be a mapping|None"),
         (list(INPUT.values()), TypeError, "x must be a mapping|list"),
-        ({}, ValueError, "one map a level, 4 here, got 0"),
-        ({"c2": INPUT["c2"]}, ValueError, "one map a level, 4 here, got 1"),
+        ({}, ValueError, "one map per level, 4 here, got 0"),
+        ({"c2": INPUT["c2"]}, ValueError, "one map per level, 4 here, got 1"),
         ({**INPUT, "c6": INPUT["c5"]}, ValueError, "4 here, got 5"),
         ({"pool" if k == "c5" else k: v for k, v in INPUT.items()}, ValueError, "named 'pool'"),
         (replaced("c3", None), TypeError, "x['c3'] must be a NumPy array|None"),

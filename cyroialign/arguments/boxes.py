@@ -47,7 +47,7 @@ def read_boxes_of_levels(
     levels: np.ndarray,
     aligned: bool,
 ) -> Boxes:
-    """Read a list of boxes, each with the level that it is pooled from; scales has a pair (y, x) a level."""
+    """Read a list of boxes, each with the level that it is pooled from; scales has a (y, x) per level."""
     rows, single, given = _read(boxes, None, images, dtype)
     return _checked(boxes, rows, images, scales, levels, aligned, single, given)
 

@@ -1,6 +1,6 @@
 """The types that maps come in, and what the kernels see of them.
 
-bfloat16 is that of the package ml_dtypes, which is recognised by its name and never imported.
+bfloat16 comes from the package ml_dtypes; it is recognised by its name and the package is never imported.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ FLOAT64 = np.dtype(np.float64)
 
 
 def name_of(dtype: np.dtype) -> str:
-    """Return its name, in whatever order of bytes."""
+    """Return its name, in any byte order."""
     return dtype.type.__name__
 
 
@@ -30,7 +30,7 @@ def of_sums(dtype: np.dtype) -> np.dtype:
 
 
 def as_sums(array: np.ndarray) -> np.ndarray:
-    """Convert a narrow map to the type of its sums, for operators whose kernels read no other."""
+    """Convert a narrow map to the type of its sums, for operators whose kernels read only that."""
     return array.astype(of_sums(array.dtype), copy=False)
 
 

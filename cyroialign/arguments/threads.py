@@ -45,8 +45,8 @@ def get_num_threads() -> int:
     int
         The setting of the innermost `num_threads` block; else that of `set_num_threads`; else what
         OpenMP grants this thread (``OMP_NUM_THREADS``, ``threadpoolctl``, the processors that the
-        process may run on), and no more than the CPU quota of its control group allows unless
-        ``OMP_NUM_THREADS`` says so. It is 1 in a forked child and in a build without OpenMP.
+        process may run on), and at most what the CPU quota of its control group allows unless
+        ``OMP_NUM_THREADS`` is set. It is 1 in a forked child and in a build without OpenMP.
 
     Notes
     -----
@@ -65,7 +65,7 @@ def num_threads(n: int) -> Iterator[None]:
     """Use `n` threads in the calls of a ``with`` block.
 
     The setting belongs to the context (`contextvars`) that runs the block: other Python threads and
-    other asyncio tasks keep theirs. A server that runs many calls at once wants ``num_threads(1)``.
+    other asyncio tasks keep theirs. A server that runs many calls at once should use ``num_threads(1)``.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def _bound(environ: Mapping[str, str], quota: int) -> int:
 
 
 def _cpu_quota(root: pathlib.Path = pathlib.Path("/")) -> int:
-    """Processors that the quota of the control group (version 2 or 1) is worth, rounded up."""
+    """The quota of the control group (version 2 or 1) in processors, rounded up."""
     quotas = [math.inf]
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

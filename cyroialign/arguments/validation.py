@@ -1,4 +1,4 @@
-"""All that raises about arguments but `_foreign`: errors say what was expected, what came, and where."""
+"""Errors about arguments (`foreign` has others): they say what was expected, what was given, and where."""
 
 import math
 import numbers
@@ -139,7 +139,7 @@ def gradient(value: Any, axes: int = 4) -> np.ndarray:
 
 
 def map_of_gradient(value: Any, grad_output: np.ndarray, read: bool) -> np.ndarray:
-    """Check the input that was given with a gradient, and whether it can be read if it has to be."""
+    """Check the input that was given with a gradient, and that it can be read if it is needed."""
     if not read:
         return as_array(value, "input")
     array = feature_map(value, "input")
@@ -261,13 +261,13 @@ def gradient_dtype(grad_output: np.ndarray, pooled: np.ndarray, name: str) -> No
 
 
 def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str) -> None:
-    """Check that two maps hold the same type of number, in whatever order of bytes."""
+    """Check that two maps hold the same type of number, in any byte order."""
     if array.dtype.type is not other.dtype.type:
         raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {array.dtype}")
 
 
 def box_array(value: Any, name: str, columns: int) -> np.ndarray:
-    """Check dtype and shape of boxes, (K, columns); (0,) is what a list without boxes becomes."""
+    """Check dtype and shape of boxes, (K, columns); an empty list becomes (0,)."""
     array = foreign.numbers_of(value, name)
     if array.shape == (0,):
         return np.empty((0, columns), bool)  # no type of its own: beside others it changes none
@@ -310,7 +310,7 @@ def is_list_of_rows(boxes: list[Any] | tuple[Any, ...], batch_indices: Any = Non
 
 def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int, columns: int = 5) -> None:
     if batch_indices is not None:
-        raise ValueError("a list of boxes has one array an image already: leave batch_indices out")
+        raise ValueError("a list of boxes has one array per image already: omit batch_indices")
     if len(boxes) != images:
         raise ValueError(
             f"a list of boxes must have one array an image, {images} for this input, got {len(boxes)}; "

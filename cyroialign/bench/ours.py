@@ -1,6 +1,6 @@
-"""What the benchmark times of cyroialign: the operators, in both layouts, and the floor under them.
+"""What the benchmark times in cyroialign: the operators, in both layouts, and the floor under them.
 
-Where a call takes `out=`, it is given: the peers, too, are spared the cost of new memory where they can be.
+A call that takes `out=` gets it: peers, too, are spared the cost of new memory if possible.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """What the benchmark compares with: the other libraries that pool regions on a CPU.
 
-None of those is required, so they are imported by name and only when the benchmark asks. Where one lets
-the caller bind its output, it is bound: like ours, such a call does not pay for new memory. What all are
-given is read-only; a library that takes only memory that may be written gets a copy of its own.
+None of them is required, so they are imported by name and only when the benchmark asks. If a library lets
+the caller bind its output, it is bound: like ours, such a call does not pay for new memory. All inputs
+are read-only; a library that accepts only writeable memory gets its own copy.
 """
 
 import importlib

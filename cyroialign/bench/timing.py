@@ -1,4 +1,4 @@
-"""Measuring: all rows that agree, in turns."""
+"""Measuring: all rows that agree, interleaved."""
 
 import math
 import statistics

@@ -12,8 +12,8 @@ from cyroialign.bench.progress import plural
 class Workload(NamedTuple):
     """One image's map, or the levels of its pyramid, and boxes.
 
-    A box has a square root of its area between the two `sizes`, in pixels of the image, drawn uniformly,
-    and a width / height from 1/2 to 2, drawn uniformly in the logarithm among those that fit the image.
+    The square root of a box's area is drawn uniformly between the two `sizes`, in pixels of the image, and
+    its width / height from 1/2 to 2, uniformly in the logarithm, among those that fit the image.
     """
 
     name: str

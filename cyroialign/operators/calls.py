@@ -123,9 +123,9 @@ def backward(
     out: Any,
     num_threads: Any,
 ) -> np.ndarray:
-    """Sum the gradient to one map, on whose pixels it depends where an `input` is needed.
+    """Sum the gradient with respect to one map; a maximum also needs the map, as `input`.
 
-    The result has the memory order of the gradient; where an output_size is given, of the input.
+    The result has the memory order of the gradient or, if an output_size is given, of the input.
     """
     if batch_indices is None and input is None and (layout == "NCHW" or layout == "NHWC"):
         settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
@@ -175,7 +175,7 @@ def scatter(
     out: np.ndarray | None = None,
     volume: tuple[int, int] = A_MAP,
 ) -> list[np.ndarray]:
-    """Sum the gradients to maps of the given (N, C, H, W), one a level, from a checked one to the result."""
+    """Sum checked gradients into those of maps of the given (N, C, H, W), one per level."""
     threads = threads_for(num_threads)
     dtype = grads.dtype
     if not kernels(dtype).can(BACKWARD, pooling):
@@ -210,7 +210,7 @@ def boxes_backward(
     layout: Any,
     num_threads: Any,
 ) -> np.ndarray:
-    """Sum the gradient to the corners of boxes, (K, 4)."""
+    """Sum the gradient with respect to the corners of boxes, (K, 4)."""
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
     maps, channels_last = memory_order.in_kernel_order(validation.feature_map(input, "input"), layout)

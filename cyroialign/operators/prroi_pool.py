@@ -33,20 +33,20 @@ def prroi_pool(
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
         in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
-        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in
-        pixels of the space that `spatial_scale` maps onto the feature map: most often the image that
-        the network was given. Any float dtype or integers. Boxes may lie partly or wholly outside.
+        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in pixels of
+        the space that `spatial_scale` maps onto the feature map, usually the image that the network was
+        given. Any float or integer dtype. Boxes may lie partly or entirely outside the map.
     output_size : int or (int, int)
-        Bins: (height, width) of the result.
+        Number of bins: (height, width) of the result.
     spatial_scale : float or (float, float), optional
-        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16; or two of them, (y, x).
+        Feature pixels per unit of the boxes, such as 1/16 for a map of stride 16; or a pair (y, x).
     batch_indices : (K,) array of int, optional
         The image of each box, when `boxes` is (K, 4).
     layout : {"NCHW", "NHWC"}, optional
         The order of the axes of `input`, of the result and of `out`.
     out : ndarray, optional
-        Array of the result's shape and dtype to fill and return; C-contiguous or in the memory order
-        of `input`, writeable, and sharing no memory with the inputs.
+        Array to fill and return, with the result's shape and dtype. It must be writeable, C-contiguous or
+        in the memory order of `input`, and share no memory with the inputs.
     num_threads : int, optional
         Threads for this call; by default those of `get_num_threads`, or fewer where others need
         the cores.
@@ -60,10 +60,10 @@ def prroi_pool(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong: a box that is not finite, an image that does not exist, a
-        map without pixels. The message names the first bad box. `out` is untouched then.
+        If a shape or value is wrong: a box that is not finite, an image that does not exist, a
+        map without pixels. The message names the first bad box. In that case `out` is unchanged.
 
     See Also
     --------
@@ -79,8 +79,8 @@ def prroi_pool(
     .. math:: v \cdot \max(0, 1 - |y - i|) \cdot \max(0, 1 - |x - j|)
 
     so that the surface falls to 0 one pixel outside the map. A box reaches from ``x1 * spatial_scale`` to
-    ``x2 * spatial_scale``, with no half pixel taken off; an inverted side counts as 0. A bin is the integral
-    of the surface over it, divided by its area, and 0 where that is 0. There is no number of samples to
+    ``x2 * spatial_scale``, with no half-pixel shift; an inverted side counts as 0. A bin is the integral
+    of the surface over it, divided by its area, or 0 if its area is 0. There is no number of samples to
     choose, and the result changes smoothly with the box.
 
     The edges of a box are computed in float32 if `input` and `boxes` are both float32 or narrower, else in

@@ -205,7 +205,7 @@ def ps_roi_align(
     spatial_scale: float | Sequence[float] = 1.0,
     sampling_ratio: int = -1,
 ) -> Tensor:
-    """Pool as `roi_align` does with ``aligned=True``, each bin from channels of its own.
+    """Pool as `roi_align` does with ``aligned=True``, each bin from its own channels.
 
     Parameters
     ----------

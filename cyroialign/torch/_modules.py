@@ -136,11 +136,11 @@ class MultiScaleRoIAlign(nn.Module):
 
     Notes
     -----
-    torchvision's detectors accept it in the place of theirs::
+    torchvision's detectors accept it in place of their own::
 
         model.roi_heads.box_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
 
-    but not as an argument, as they check that it is their class. `accelerate_torchvision` needs neither.
+    but not as an argument, since they check for their own class. `accelerate_torchvision` needs neither.
 
     Examples
     --------

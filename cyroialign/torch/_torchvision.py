@@ -1,4 +1,4 @@
-"""Kernels for torchvision's own operators, in the place of those that it came with."""
+"""Kernels that replace those of torchvision's own operators."""
 
 import functools
 import sys
@@ -52,9 +52,9 @@ class Acceleration:
 def accelerate_torchvision() -> Acceleration:
     """Let cyroialign compute `torchvision.ops.roi_align` and its gradient on the CPU, for the whole process.
 
-    It takes effect when called. What calls `torchvision.ops.roi_align` stays as it is: detectors, their
-    training, graphs of `torch.export` and `torch.compile`. Its derivatives are those of
-    `cyroialign.torch.roi_align` to the map, in forward mode too, where torchvision's own tangent is 0.
+    It takes effect when called. Callers of `torchvision.ops.roi_align` need no change: detectors, their
+    training, graphs of `torch.export` and `torch.compile`. Its derivatives with respect to the map are those
+    of `cyroialign.torch.roi_align`, also in forward mode, where torchvision's own tangent is 0.
 
     The detectors of torchvision then paste their masks with `cyroialign.torch.paste_masks`, where no gradient
     is asked for and nothing is traced for ONNX. A model that was scripted before goes on as it was.
@@ -63,18 +63,18 @@ def accelerate_torchvision() -> Acceleration:
     -------
     Acceleration
         A context manager that undoes it on exit, as its ``undo()`` does. When this was called more than once,
-        torchvision has its kernels back as soon as all calls are undone, in whatever order.
+        torchvision has its kernels back once all calls are undone, in any order.
 
     Raises
     ------
     ImportError
-        Where torchvision cannot be imported.
+        If torchvision cannot be imported.
 
     Notes
     -----
-    Results differ from torchvision's in the rounding of sums, and as `cyroialign.torch` says at its head: a
-    box that is not finite is a ValueError. Boxes get no gradient, as torchvision asks for none. The result of
-    a channels_last map is contiguous, as torchvision's is, which costs a copy of the result.
+    Results differ from torchvision's in the rounding of sums, and as the documentation of `cyroialign.torch`
+    says: a box that is not finite is a ValueError. Boxes get no gradient, since torchvision asks for none.
+    The result of a channels_last map is contiguous, as in torchvision, which costs a copy of the result.
 
     Examples
     --------

@@ -227,7 +227,7 @@ cdef inline void fill_gaps(int* first, int lines) noexcept nogil:
 
 
 cdef int find_runs(const Py_ssize_t* strip, int strips, int width, Run* run) noexcept nogil:
-    """Join strips that follow on each other; returns how many runs they make."""
+    """Join strips that follow each other; returns how many runs they make."""
     cdef int s, r = -1
     for s in range(strips):
         if s == 0 or strip[s] != strip[s - 1] + width:

@@ -1,5 +1,5 @@
-# One call, whichever its operator: its RoIs in the order of their visits, chunk by chunk, each chunk cut into
-# pieces for the threads and for the caches alike:
+# A call of any operator: its RoIs in the order of their visits, chunk by chunk, each chunk cut into
+# pieces that suit both threads and caches:
 #
 #     forward, gradient to boxes    levels x blocks of channels x tiles of rows x parts of the RoIs
 #     gradient to maps              levels x images x blocks of channels x tiles of rows
@@ -68,7 +68,7 @@ cdef inline bint has_work(const Call* call) noexcept nogil:
 
 
 cdef bint open_call(Call* call) noexcept nogil:
-    """Share out the work and allocate; False where memory is short."""
+    """Divide the work and allocate; False if memory is short."""
     cdef const Settings* settings = &call.settings
     cdef Py_ssize_t i
     call.height = call.map_width = 0
@@ -236,7 +236,7 @@ cdef void locate(const Call* call, Py_ssize_t number, Piece* piece) noexcept nog
 
 
 cdef void locate_sums(const Call* call, Piece* piece, const Scratch* scratch) noexcept nogil:
-    """Say where the gradient to the rows of a piece is summed; with the first RoIs, begin with zeros."""
+    """Set where the gradient to the rows of a piece is summed; start from zeros with the first RoIs."""
     cdef const Level* level = piece.level
     cdef Rows* rows = &piece.rows
     cdef size_t size = call.table.real_bytes

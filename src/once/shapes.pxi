@@ -7,14 +7,14 @@
 # a tile, steps of columns keep together what is near on the map.
 
 cdef enum:
-    PIECES = 8  # as many pieces a thread, where there is work enough, so that threads end together
-    PLANES = 4  # blocks of planes a thread that are enough, backward
+    PIECES = 8  # pieces per thread, if there is enough work, so that threads end together
+    PLANES = 4  # blocks of planes per thread that are enough, backward
     MOST_TILES = 1 << 10  # each looks at all RoIs, which must not cost more than pooling them
     TILE_REALS = 1 << 17  # numbers in a row tile of a channels-last map, backward: benchmarks/layouts.py
     TILED_CHANNELS = 32  # pixels of fewer channels stay in the caches as they are: benchmarks/layouts.py
     ROW_BATCH = 8  # rows that the x step of a channels-first map takes at once
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
-    NON_TEMPORAL_BYTES = 1 << 23  # results from so many on are written past the caches: ForwardSizeSuite
+    NON_TEMPORAL_BYTES = 1 << 23  # results of this size or more are non-temporal: ForwardSizeSuite
     LEAST_STAGED = 1 << 11  # bytes of a RoI in a block of planes: fewer are better written where they belong
     MOST_STAGED = 1 << 16
     SERIAL_BINS = 4096  # fewer results than this gain nothing from threads: benchmarks/latency.py

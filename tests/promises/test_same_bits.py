@@ -98,7 +98,7 @@ def part_of(call, rows):
 @every_operator
 @every_layout
 def test_many_boxes(operator, layout):
-    """Calls with very many boxes are carried out in portions, which a caller cannot tell.
+    """Calls with very many boxes are carried out in chunks, which a caller cannot see.
 
     The gradient to a map is, but for rounding, the sum of what parts of the call give.
     """
