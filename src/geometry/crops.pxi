@@ -1,8 +1,8 @@
 # One sample a bin, the outer ones on the edges of the box: the rule of crop_and_resize.
 #
-# A sample off the map on either axis makes the bin what the caller says. So there are bins whose line of an axis
-# has no taps, and those alone are filled afterwards: see fill_outside. A sample on a pixel has that pixel alone,
-# and no slope.
+# A sample off the map on either axis makes the bin what the caller says. So there are bins whose line of an
+# axis has no taps, and those alone are filled afterwards: see fill_outside. A sample on a pixel has that
+# pixel alone, and no slope.
 
 
 cdef void draft_crops(int pooling, const Side* side, Draft* draft, coordinate T) noexcept nogil:

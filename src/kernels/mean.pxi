@@ -8,11 +8,12 @@
 #     backward, planes   columns <- bins of x, by `expand`; then rows of the map <- bins of y
 #
 # Lanes run along channels. In a channels-last map the channels of a pixel are adjacent in memory and are
-# loaded as they are. In a channels-first map the pixels of a row are adjacent: there the y step runs along the
-# row, plane by plane, and a transposition in registers turns planes of pixels into pixels of channels for the
-# x step of forward; the x step of the gradient adds each bin to all pixels of a strip. The y step is the one
-# next to the map, because its loads are contiguous in either layout. Only in the gradient of a channels-last
-# map is it the x step, so that one row of bins serves a whole row of pixels from the first-level cache.
+# loaded as they are. In a channels-first map the pixels of a row are adjacent: there the y step runs along
+# the row, plane by plane, and a transposition in registers turns planes of pixels into pixels of channels
+# for the x step of forward; the x step of the gradient adds each bin to all pixels of a strip. The y step is
+# the one next to the map, because its loads are contiguous in either layout. Only in the gradient of a
+# channels-last map is it the x step, so that one row of bins serves a whole row of pixels from the
+# first-level cache.
 
 
 cdef void forward_pixels(

@@ -1,8 +1,8 @@
 # Bins of few pixels that others do not share: the samples of crop_and_resize, a pixel and more apart.
 #
-# Both axes are summed in registers, in the order of `weighted_sum` on one axis and then on the other, and so with
-# its bits: which way a RoI goes is a matter of time alone. The lines between the steps would be written and read
-# for bins that never share them.
+# Both axes are summed in registers, in the order of `weighted_sum` on one axis and then on the other, and so
+# with its bits: which way a RoI goes is a matter of time alone. The lines between the steps would be written
+# and read for bins that never share them.
 
 
 cdef inline void sum_four(

@@ -1,8 +1,8 @@
 # Masks into images: RoIAlign the other way round, one mask after the other, and separable too.
 #
-# A row of an image is a blend of two rows of its mask, once those are stretched to the width of the box. So x comes
-# first, once a row of the mask and not once a row of the image, and what is left is one loop over numbers that
-# lie side by side. With a threshold they are compared where they come into being.
+# A row of an image is a blend of two rows of its mask, once those are stretched to the width of the box. So
+# x comes first, once a row of the mask and not once a row of the image, and what is left is one loop over
+# numbers that lie side by side. With a threshold they are compared where they come into being.
 
 
 ctypedef fused mask_number:
