@@ -6,12 +6,13 @@
 
 
 cdef void draft_crops(int pooling, const Side* side, Draft* draft, coordinate T) noexcept nogil:
-    """Fill an axis: a line a bin, of at most two pixels; also how they change with the edges if that is asked for.
+    """Fill an axis: a line a bin, of at most two pixels, and how these change with the edges if asked to.
 
     The order of the operations is TensorFlow's, which is another one for the gradient to boxes: a last bit
     decides there whether a sample lies on a pixel.
     """
-    cdef coordinate low = <coordinate> side.low, high = <coordinate> side.high, scale = <coordinate> side.scale
+    cdef coordinate low = <coordinate> side.low, high = <coordinate> side.high
+    cdef coordinate scale = <coordinate> side.scale
     cdef coordinate start = low * scale, step = 0, x, fraction
     cdef Py_ssize_t bin, pixel, length = side.length
     cdef double u

@@ -25,7 +25,7 @@ cdef void sum_block(
 ) noexcept nogil:
     """The sums of one RoI for a block of channels.
 
-    lines: a row of bins of y and its two derivatives; turned: the row of the gradient to the bins, transposed.
+    lines: a row of bins of y and its two derivatives; turned: that row of the gradient to bins, transposed.
     """
     cdef const Settings* settings = &call.settings
     cdef Py_ssize_t channels = call.channels, n = piece.channels, bins_x = settings.bins_x

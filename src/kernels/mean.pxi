@@ -90,7 +90,10 @@ cdef void backward_pixels(
     cdef const Run* run
     cdef int y, end, x, r
     find_lines(roi, rows, &y, &end)
-    if call.sparse and most_lines_taps(&roi.y, y, end - y) <= 2 and most_lines_taps(&roi.x, 0, roi.x.size) <= 2:
+    if (
+        call.sparse
+        and most_lines_taps(&roi.y, y, end - y) <= 2 and most_lines_taps(&roi.x, 0, roi.x.size) <= 2
+    ):
         backward_sparse(call, roi, sums, rows, y, end)
         return
     for y in range(y, end):

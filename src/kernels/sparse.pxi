@@ -9,7 +9,7 @@ cdef inline void sum_four(
     real* target, const number* source, const Py_ssize_t* row, const Py_ssize_t* column, const real* y,
     const real* x, int rows, int columns, Py_ssize_t n, bint add,
 ) noexcept nogil:
-    """One or two numbers of each axis, for n channels; rows, columns and add are constants where it is inlined."""
+    """One or two taps of each axis, for n channels; rows, columns and add are constants where inlined."""
     cdef const number* a = source + row[0] + column[0]
     cdef const number* b = source + row[rows - 1] + column[0]
     cdef const number* c = source + row[0] + column[columns - 1]

@@ -63,7 +63,7 @@ cdef class CallSettings:
         self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint channels_last, int threads,
         bint at_most=False, Py_ssize_t depth=0, Py_ssize_t bins_z=0, const unsigned char[::1] outside=None,
     ):
-        """outside: the bytes of the number that crop_and_resize gives bins outside the map, unless it is 0."""
+        """outside: the bytes of what crop_and_resize gives bins outside the map, unless it is 0."""
         self.settings.pooling = pooling
         self.settings.bins_y, self.settings.bins_x, self.settings.ratio = bins_y, bins_x, ratio
         self.settings.channels_last = channels_last

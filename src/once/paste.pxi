@@ -54,8 +54,8 @@ def paste(
 ):
     """Paste masks (N, M, M) into images (N, H, W), which are seen as bytes.
 
-    Images are of the type of the masks; with a threshold, of truth values. spans (N, 2, 4) has a Span of y and
-    of x for each. Each piece owns some rows of an image, each thread its scratch.
+    Images are of the type of the masks; with a threshold, of truth values. spans (N, 2, 4) has a Span of y
+    and of x for each. Each piece owns some rows of an image, each thread its scratch.
     """
     cdef Pasting pasting
     cdef Stencil stencil
@@ -132,7 +132,8 @@ cdef long long paste_rows(
             stretch(pasting, &stencil, mask, number + 1, first, last)
             blend(
                 pasting, target + first * size, <const mask_number*> stencil.stretched[number & 1] + first,
-                <const mask_number*> stencil.stretched[(number + 1) & 1] + first, last - first, place - number,
+                <const mask_number*> stencil.stretched[(number + 1) & 1] + first, last - first,
+                place - number,
             )
         elif not pasting.blank:
             memset(target, nothing, pitch)

@@ -285,11 +285,12 @@ cdef void fill_outside(const Call* call, const RoI* roi) noexcept nogil:
     cdef size_t size = settings.outside_bytes
     cdef char* first = <char*> call.bins + roi.row * call.channels * bins * size
     cdef char* at
+    cdef Py_ssize_t pixel = call.channels if settings.channels_last else 1
     cdef bint outside
     for y in range(settings.bins_y):
         outside = roi.y.indptr[y] == roi.y.indptr[y + 1]
         for x in range(settings.bins_x):
             if outside or roi.x.indptr[x] == roi.x.indptr[x + 1]:
-                at = first + (y * settings.bins_x + x) * (call.channels if settings.channels_last else 1) * size
+                at = first + (y * settings.bins_x + x) * pixel * size
                 for c in range(call.channels):
                     memcpy(at + c * step * size, settings.outside, size)
