@@ -4,7 +4,7 @@ From this folder, once ``asv machine --yes`` has noted what machine this is::
 
     asv run --quick --python=same       # once each, on the package that is installed here
     asv run --python=same --bench Forward
-    asv run main^!                      # on a commit, built in an environment of its own
+    asv run main^!                      # on a commit, built in a separate environment
     asv continuous main HEAD            # has anything become slower?
     asv publish && asv preview          # as pages, whose scripts the browser fetches from the network
 

@@ -36,7 +36,7 @@ class Arrays:
         if dtype == "uint8":
             features, result = np.clip(32 * features + 128, 0, 255), "float32"
         if dtype == "bfloat16":
-            importlib.import_module("ml_dtypes")  # which tells NumPy of the name
+            importlib.import_module("ml_dtypes")  # registers the name with NumPy
         self.features = np.ascontiguousarray(features.transpose(axes), dtype)
         self.gradient = np.ascontiguousarray(gradient.transpose(axes), result)
         self.output, self.grad_input = np.ones_like(self.gradient), np.ones_like(self.features)

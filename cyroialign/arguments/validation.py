@@ -251,7 +251,7 @@ def room_for_boxes(height: int, width: int, boxes: int) -> None:
 def raise_bad_box(
     box: np.ndarray, where: str, images: int, spatial_scale: tuple[float, float], single: bool
 ) -> NoReturn:
-    """Say what is wrong with the box (batch_index, x1, y1, x2, y2) that the kernels refused."""
+    """Report what is wrong with the box (batch_index, x1, y1, x2, y2) that the kernels refused."""
     index, *corners = box.tolist()
     if not index.is_integer():
         raise ValueError(f"{where} has batch_index {index}, which is not a whole number")

@@ -60,7 +60,7 @@ def measure(
     for peer in peers:
         try:
             rows += peer.rows(problem)
-        except Exception as error:  # whatever a foreign library raises
+        except Exception as error:  # a foreign library may raise anything
             excluded[peer.library] = reason(error)
     rows, disagreeing = agreeing(rows)
     calls = {row.name: row.call for row in rows} | {FLOOR: floor(problem)}
@@ -77,7 +77,7 @@ def agreeing(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
         try:
             result = np.asarray(row.call()).copy()  # the next call may use its memory again
             error = _difference(result, expected.setdefault(row.direction, result))
-        except Exception as raised:  # whatever a foreign library raises
+        except Exception as raised:  # a foreign library may raise anything
             excluded[row.name] = reason(raised)
         else:
             if error <= row.tolerance:
