@@ -10,7 +10,7 @@ cdef extern from "kernels/numbers.h" nogil:
     bint CHECKED  # a checked build
 
 
-cdef enum:  # a pooling: what becomes of the samples or pixels of a bin; the order is that of _kernels/__init__.py
+cdef enum:  # a pooling: what becomes of a bin; the order is that of _kernels/__init__.py
     MEAN
     MAX
     ONNX_MAX
@@ -18,6 +18,8 @@ cdef enum:  # a pooling: what becomes of the samples or pixels of a bin; the ord
     PS_ROI_ALIGN
     PS_ROI_POOL
     PRROI_POOL
+    CROP_BILINEAR
+    CROP_NEAREST
     POOLINGS
 
 
@@ -59,10 +61,14 @@ cdef struct Settings:  # of a call
     bint single  # T is float, not double
     bint channels_last
     int threads
+    size_t outside_bytes  # of a result of crop_and_resize, where bins outside the map are not 0
+    char outside[8]  # what they are
     bint at_most  # so many threads, or fewer if others need the cores
+    Py_ssize_t depth, bins_z  # of a volume, whose slices are read as one tall map; 0: a map
 
 
-cdef struct Axis:  # a sparse matrix (CSR): line i sums weight[t] * source[index[t]], indptr[i] <= t < indptr[i + 1]
+# A sparse matrix (CSR): line i sums weight[t] * source[index[t]] over indptr[i] <= t < indptr[i + 1].
+cdef struct Axis:
     int size  # lines
     int* indptr
     Py_ssize_t* index
@@ -74,7 +80,7 @@ cdef struct Axis:  # a sparse matrix (CSR): line i sums weight[t] * source[index
 
 cdef struct Level:  # one map of those that a call pools from
     Py_ssize_t height, width
-    double scale_y, scale_x
+    double scale_y, scale_x, scale_z
     const pixel* map
     pooled* gradient
     real* sums  # of the gradient, itself unless it is narrower; NULL: each piece has its own
@@ -143,6 +149,7 @@ ctypedef void (*Work)(const Call* call, const Piece* piece, const Scratch* scrat
 
 cdef struct Table:  # what a level has for a type of map
     int kind  # of map: see src/once/views.pxi
+    size_t call_bytes  # of a Call, which tells modules apart that were not built together
     int lanes  # numbers in a vector
     int real_bytes, pooled_bytes
     bint narrow  # pooled is narrower than real
@@ -163,6 +170,7 @@ cdef struct Call:
     Py_ssize_t level_count
     const Py_ssize_t* level_of_box  # NULL: all boxes are of the first
     const double* boxes
+    Py_ssize_t box_numbers  # of each box
     Py_ssize_t images, channels, rois  # channels: of the result
     Py_ssize_t map_channels  # of a map: more where each bin has channels of its own
     int threads
@@ -172,9 +180,10 @@ cdef struct Call:
     Py_ssize_t units  # that a RoI can be cut into: 1, or its lines of bins
     Py_ssize_t pitch  # from line to line of the scratch
     Py_ssize_t batch  # rows of bins, or lines, that a kernel takes at once
-    bint non_temporal  # results bypass the caches
-    bint ragged  # a pixel is not a whole number of vectors: rows of pixels are assembled in scratch
-    bint staged  # non-temporal or narrow results are assembled in scratch before they are written
+    bint non_temporal  # results are written past the caches
+    bint sparse  # bins have few pixels, which others may not share: see src/kernels/sparse.pxi
+    bint ragged  # pixels are no whole number of vectors: rows of them are put together in scratch
+    bint staged  # they, or narrow ones, are put together in scratch before they are written
     # Tables
     bint transposed  # axes turn bins into pixels, for the gradient of a mean
     bint tiled  # RoIs note where their bins begin, for tiles of rows

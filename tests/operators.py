@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import numbers as numbers_of_python
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ import reference
 import reference_bounded
 import reference_maximum
 import reference_pools
+import reference_prroi_pool
 import reference_pyramid
-from narrow import NARROW, dtype_of, numbers, result_of
+from narrow import BYTES, NARROW, dtype_of, numbers, result_of
 
 import cyroialign
 
@@ -64,6 +66,7 @@ class Operator:
     least_side: int = 1  # of a map
     by_image: bool = False  # takes boxes image after image
     columns: int = 5  # of the boxes
+    refuses_as_maps: bool = True  # in words that are common to operators on maps
     layouts: tuple[str, ...] = ("NCHW", "NHWC")
     dtypes: tuple[str, ...] = DTYPES
 
@@ -91,7 +94,7 @@ class Operator:
         dtype = dtype_of(dtype)
 
         def values(shape, dtype):
-            if spoiled is not None or dtype == np.uint8:
+            if spoiled is not None or dtype in BYTES:
                 return numbers(rng, shape, dtype, spoiled or 0)
             return rng.uniform(-1, 1, shape).astype(dtype)
 
@@ -262,6 +265,17 @@ def pool(name, direction, call, bounded=False):
     return (reference_pools.run_one(name, direction, call.maps[0], call.grad_output, *rest),)
 
 
+def integral(direction, call, bounded=False):
+    """PrRoIPool, whose textbook visits no samples."""
+    book, options = reference_prroi_pool, {"dtype": geometry(call)}
+    boxes, rest, input, grads = call.boxes, call.arguments.values(), call.maps[0], call.grad_output
+    if direction == "forward":
+        return (book.prroi_pool(input, boxes, call.output_size, *rest, **options),)
+    if direction == "backward":
+        return (book.prroi_pool_backward(grads, boxes, input.shape, *rest, **options),)
+    return (book.prroi_pool_boxes_backward(grads, input, boxes, *rest, **options),)
+
+
 def position_sensitive_mean(direction, call):
     """PSRoIAlign by way of RoIAlign: of all that each bin makes of all channels, its own."""
     (rows, columns), arguments = call.output_size, {**call.arguments, "aligned": True}
@@ -273,6 +287,51 @@ def position_sensitive_mean(direction, call):
     spread = np.einsum("kcij,ip,jq->kcijpq", call.grad_output, np.eye(rows), np.eye(columns))
     spread = spread.reshape(len(call.boxes), channels, rows, columns)
     return mean("backward", call._replace(arguments=arguments, grad_output=spread), bounded=True)
+
+
+# Volumes, of which a map is one
+
+
+class Volume(Operator):
+    """`roi_align_3d` of the rows of a map, each a slice of one row; test_volumes.py has all three axes."""
+
+    def callable(self, direction):  # noqa: D102
+        function = super().callable(direction)
+
+        @functools.wraps(function)
+        def of_map(*, layout, spatial_scale, boxes, **keywords):
+            axis = {"NCHW": 3, "NHWC": 2}[layout]
+            for name in keywords.keys() & {"input", "grad_output", "out"}:
+                keywords[name] = np.expand_dims(keywords[name], axis)
+            for name, at in (("output_size", 1), ("input_shape", axis)):
+                if name in keywords:
+                    keywords[name] = (*keywords[name][:at], 1, *keywords[name][at:])
+            scales = (spatial_scale, 1.0, spatial_scale)
+            layout = {"NCHW": "NCDHW", "NHWC": "NDHWC"}[layout]
+            result = function(boxes=with_z(boxes), spatial_scale=scales, layout=layout, **keywords)
+            return np.squeeze(result, axis)
+
+        def into_out(**keywords):
+            result = of_map(**keywords)
+            return result if keywords.get("out") is None else keywords["out"]
+
+        return functools.wraps(function)(into_out)
+
+
+def with_z(boxes):
+    """Boxes in whatever form, with their y as z, and y from 0 to 1."""
+    if isinstance(boxes, list | tuple):
+        if boxes and isinstance(boxes[0], numbers_of_python.Real):
+            *index, x1, y1, x2, y2 = boxes
+            return [*index, x1, 0, y1, x2, 1, y2]
+        return type(boxes)(map(with_z, boxes))
+    if isinstance(boxes, memoryview):
+        return memoryview(with_z(np.asarray(boxes)))
+    more = np.empty((len(boxes), boxes.shape[1] + 2), boxes.dtype)
+    more[:, :-6] = boxes[:, :-4]
+    more[:, -6:] = np.array([0, 0, 0, 0, 1, 0], boxes.dtype)
+    more[:, [-6, -4, -3, -1]] = boxes[:, -4:]
+    return more
 
 
 # The pyramid, whose call has another form
@@ -330,6 +389,7 @@ def of_levels(of_one, direction, call, bounded=False):
 
 OPERATORS = {
     "roi_align": Operator("roi_align", ROI_ALIGN, mean, ("backward", "boxes")),
+    "roi_align_3d": Volume("roi_align_3d", ROI_ALIGN, mean, refuses_as_maps=False),
     "roi_pool": Operator(
         "roi_pool",
         SCALE,
@@ -337,6 +397,7 @@ OPERATORS = {
         gradient_takes=("input", "output_size"),
         linear=False,
     ),
+    "prroi_pool": Operator("prroi_pool", SCALE, integral, ("backward", "boxes")),
     "ps_roi_align": Operator(
         "ps_roi_align", SCALE | RATIO, functools.partial(pool, "ps_roi_align"), position_sensitive=True
     ),

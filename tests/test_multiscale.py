@@ -111,10 +111,10 @@ def test_bits_are_those_of_single_levels(dtype, layout, sampling_ratio, aligned,
 
 
 @every_mode
-@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+@pytest.mark.parametrize("dtype", ["float16", "uint8", "int8"])
 def test_bits_of_narrow_maps(dtype, mode):
     call = some_call(dtype)
-    grad_output = gradient_for(*call[:2]).astype("float32" if dtype == "uint8" else dtype)
+    grad_output = gradient_for(*call[:2]).astype(dtype if dtype == "float16" else "float32")
     expected = by_level(*call, grad_output, "NCHW", (7, 5), 2, True, mode)
     pool = pooler(aligned=True, mode=mode)
     assert pool(*call).tobytes() == expected[0].tobytes()

@@ -1,4 +1,4 @@
-"""Boxes in every accepted form -> rows of (batch_index, x1, y1, x2, y2)."""
+"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2), or of volumes with z1 and z2."""
 
 from typing import Any, NamedTuple
 
@@ -9,14 +9,14 @@ from cyroialign.arguments import dtypes, validation
 
 
 class Boxes(NamedTuple):
-    """Checked boxes: for the kernels, and as rows of (batch_index, x1, y1, x2, y2).
+    """Checked boxes: for the kernels, and as rows of (batch_index, x1, y1, x2, y2), or with z1 and z2.
 
-    scales has a pair (y, x) for each level; single: T is float32; given: the user's arrays.
+    scales has (y, x), or (z, y, x), for each level; single: T is float32; given: the user's arrays.
     """
 
     rois: RoIs
     rows: np.ndarray
-    scales: tuple[tuple[float, float], ...]
+    scales: tuple[tuple[float, ...], ...]
     single: bool
     given: list[np.ndarray]
 
@@ -27,6 +27,15 @@ def read_boxes(
     """Read the boxes of a call on `images` feature maps of the given dtype."""
     rows, single, given = _read(boxes, batch_indices, images, dtype)
     scales = (validation.spatial_scale(spatial_scale, single),)
+    return _checked(boxes, rows, images, scales, None, aligned, single, given)
+
+
+def read_boxes_of_volumes(
+    boxes: Any, batch_indices: Any, images: int, dtype: np.dtype, spatial_scale: Any, aligned: bool
+) -> Boxes:
+    """Read the boxes of a call on volumes, rows of (batch_index, x1, y1, z1, x2, y2, z2)."""
+    rows, single, given = _read(boxes, batch_indices, images, dtype, columns=7)
+    scales = (validation.volume_spatial_scale(spatial_scale, single),)
     return _checked(boxes, rows, images, scales, None, aligned, single, given)
 
 
@@ -43,11 +52,23 @@ def read_boxes_of_levels(
     return _checked(boxes, rows, images, scales, levels, aligned, single, given)
 
 
+def read_shares(boxes: Any, box_indices: Any, images: int, dtype: np.dtype, height: int, width: int) -> Boxes:
+    """Read boxes (y1, x1, y2, x2) in shares of the image, from its first pixel to its last."""
+    corners = _corners(boxes, "boxes", 4)
+    index = validation.batch_index_array(box_indices, len(corners), "box_indices")
+    rows = _join(index, corners[:, [1, 0, 3, 2]])
+    single, scales = _is_single(dtype, corners.dtype), ((max(height - 1.0, 0.0), max(width - 1.0, 0.0)),)
+    rois = RoIs(rows, images, scales, None, False, single)
+    if rois.bad >= 0:
+        validation.raise_bad_share(rows[rois.bad], rois.bad, images, single)
+    return Boxes(rois, rows, scales, single, [corners, index])
+
+
 def _checked(
     boxes: Any,
     rows: np.ndarray,
     images: int,
-    scales: tuple[tuple[float, float], ...],
+    scales: tuple[tuple[float, ...], ...],
     levels: np.ndarray | None,
     aligned: bool,
     single: bool,
@@ -64,24 +85,28 @@ def _checked(
 
 
 def _read(
-    boxes: Any, batch_indices: Any, images: int, dtype: np.dtype
+    boxes: Any, batch_indices: Any, images: int, dtype: np.dtype, columns: int = 5
 ) -> tuple[np.ndarray, bool, list[np.ndarray]]:
     """Rows of (batch_index, x1, y1, x2, y2) in float64, in which every index and float32 coordinate is exact.
 
     Then whether the geometry is computed in float32, the type T of the contract, and the user's arrays.
     """
     if is_by_image(boxes, batch_indices):
-        rows, box_dtype, given = _read_list(boxes, batch_indices, images)
+        rows, box_dtype, given = _read_list(boxes, batch_indices, images, columns)
     elif batch_indices is None:
-        array = _corners(boxes, "boxes", 5)
-        # Always a copy: the kernels rely on indices that nobody can change after the check.
+        array = _corners(boxes, "boxes", columns)
+        # A copy even of what fits: the kernels rely on indices that nobody can change after the check.
         rows, box_dtype, given = np.array(array, np.float64, order="C"), array.dtype, [array]
     else:
-        array = _corners(boxes, "boxes", 4)
+        array = _corners(boxes, "boxes", columns - 1)
         index = validation.batch_index_array(batch_indices, len(array))
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
-    single = dtypes.of_sums(dtype) == dtypes.FLOAT32 and np.can_cast(box_dtype, dtypes.FLOAT32)
-    return rows, single, given
+    return rows, _is_single(dtype, box_dtype), given
+
+
+def _is_single(dtype: np.dtype, box_dtype: np.dtype) -> bool:
+    """Whether the geometry is computed in float32, for maps and boxes of such types."""
+    return dtypes.of_sums(dtype) == dtypes.FLOAT32 and np.can_cast(box_dtype, dtypes.FLOAT32)
 
 
 def is_by_image(boxes: Any, batch_indices: Any = None) -> bool:
@@ -90,12 +115,12 @@ def is_by_image(boxes: Any, batch_indices: Any = None) -> bool:
 
 
 def _read_list(
-    boxes: list[Any] | tuple[Any, ...], batch_indices: Any, images: int
+    boxes: list[Any] | tuple[Any, ...], batch_indices: Any, images: int, columns: int
 ) -> tuple[np.ndarray, np.dtype, list[np.ndarray]]:
-    validation.list_of_boxes(boxes, batch_indices, images)
-    given = [_corners(one, f"boxes[{i}]", 4) for i, one in enumerate(boxes)]
+    validation.list_of_boxes(boxes, batch_indices, images, columns)
+    given = [_corners(one, f"boxes[{i}]", columns - 1) for i, one in enumerate(boxes)]
     if not given:
-        return np.empty((0, 5)), dtypes.FLOAT32, given
+        return np.empty((0, columns)), dtypes.FLOAT32, given
     index = np.repeat(np.arange(images), [len(one) for one in given])
     return _join(index, np.concatenate(given)), np.result_type(*given), given
 
@@ -109,7 +134,7 @@ def _corners(value: Any, name: str, columns: int) -> np.ndarray:
 
 
 def _join(index: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    rows = np.empty((len(corners), 5))
+    rows = np.empty((len(corners), 1 + corners.shape[1]))
     rows[:, 0], rows[:, 1:] = index, corners
     return rows
 

@@ -6,9 +6,10 @@ bfloat16 comes from the package ml_dtypes; it is recognised by its name and the 
 import numpy as np
 
 GRADIENTS = ("float32", "float64", "float16", "bfloat16")
-MAPS = (*GRADIENTS, "uint8")
+BYTES = ("uint8", "int8")
+MAPS = (*GRADIENTS, *BYTES)
 HALVES = ("float16", "bfloat16")
-NARROW = (*HALVES, "uint8")
+NARROW = (*HALVES, *BYTES)
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 
@@ -20,7 +21,7 @@ def name_of(dtype: np.dtype) -> str:
 
 def of_result(dtype: np.dtype) -> np.dtype:
     """Return the type of what is pooled from a map of the given type, and of its gradients."""
-    return FLOAT32 if dtype.type is np.uint8 else dtype
+    return FLOAT32 if name_of(dtype) in BYTES else dtype
 
 
 def of_sums(dtype: np.dtype) -> np.dtype:

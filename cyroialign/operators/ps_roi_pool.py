@@ -29,7 +29,7 @@ def ps_roi_pool(
 
     Parameters
     ----------
-    input : (N, C * height * width, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C * height * width, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Feature maps, with C channels for each bin; (N, H, W, C * height * width) with ``layout="NHWC"``.
         Memory in the order of either layout is read in place, so a transposed view costs nothing; other
         strides cost one copy.
@@ -49,13 +49,14 @@ def ps_roi_pool(
         Array to fill and return, with the result's shape and dtype. It must be writeable, C-contiguous or
         in the memory order of `input`, and share no memory with the inputs.
     num_threads : int, optional
-        Number of threads for this call; by default that of `get_num_threads`.
+        Threads for this call; by default those of `get_num_threads`, or fewer where others need
+        the cores.
 
     Returns
     -------
     (K, C, height, width) ndarray
-        With the dtype of `input` (float32 for uint8) and its memory order; (K, height, width, C) with
-        ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
+        C) with ``layout="NHWC"``.
 
     Raises
     ------
@@ -92,8 +93,8 @@ def ps_roi_pool(
     bin, although the gradient includes them (see `ps_roi_pool_backward`). To include them, give the map one
     more row and column, of any value: ``np.pad(input, ((0, 0), (0, 0), (0, 1), (0, 1)))``.
 
-    The result of a map of float16, bfloat16 (from the package ml_dtypes) or uint8 is that of float32,
-    rounded once to the dtype of the result. Such a map is copied to float32.
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes), uint8 or int8 is what float32
+    gives, rounded once to the dtype of the result. Such a map is copied as float32.
 
     Results have the same bits for any number of threads and any SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside

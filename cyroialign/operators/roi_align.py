@@ -34,7 +34,7 @@ def roi_align(
 
     Parameters
     ----------
-    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
         in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
@@ -63,13 +63,14 @@ def roi_align(
         Array to fill and return, with the result's shape and dtype. It must be writeable, C-contiguous or
         in the memory order of `input`, and share no memory with the inputs.
     num_threads : int, optional
-        Number of threads for this call; by default that of `get_num_threads`.
+        Threads for this call; by default those of `get_num_threads`, or fewer where others need
+        the cores.
 
     Returns
     -------
     (K, C, height, width) ndarray
-        With the dtype of `input` (float32 for uint8) and its memory order; (K, height, width, C) with
-        ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
+        C) with ``layout="NHWC"``.
 
     Raises
     ------
@@ -108,9 +109,9 @@ def roi_align(
     always counts as 0. Of the samples of a bin between the same pixels, only the first and the last on each
     axis are examined: interpolation is linear between pixels, so no other can be larger except by rounding.
 
-    The result of a map of float16 or bfloat16 (from the package ml_dtypes) is that of float32, rounded once,
-    to nearest; that of uint8 is float32, since the mean of bytes is not a byte. The mean converts such maps
-    in registers as it reads them; for a maximum they are copied to float32.
+    The result of a map of float16 or bfloat16 (that of the package ml_dtypes) is what float32 gives, rounded
+    once, to nearest; that of uint8 or int8 is of float32, since a mean of bytes is none. The mean converts
+    such maps in registers, as it reads them; for a maximum they are copied as float32.
 
     The rules and defaults are torchvision's. Other libraries, by default or when asked to:
 
@@ -194,9 +195,9 @@ def roi_align_backward(
         The shape of the feature map, in the order of `layout`.
     mode : {"avg", "max", "onnx_max"}, optional
         As given to `roi_align`.
-    input : array of shape `input_shape` and the dtype of `grad_output`, or uint8 if that is float32
-        The feature map. Required for a maximum; the gradient of the mean does not depend on it. Memory in
-        a different order from that of `grad_output` costs one copy.
+    input : array of shape `input_shape` and the dtype of `grad_output`, or of a type that has such a gradient
+        The feature map. The gradient of the mean does not depend on it, and it may be left out; that of a
+        maximum does. Memory in another order than that of `grad_output` costs one copy.
     layout, num_threads : optional
         As in `roi_align`.
     out : ndarray, optional

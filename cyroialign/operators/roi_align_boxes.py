@@ -28,9 +28,9 @@ def roi_align_boxes_backward(
 
     Parameters
     ----------
-    grad_output : (K, C, height, width) array of the dtype of `input`, float32 for uint8
-        Gradient with respect to the result of `roi_align`; (K, height, width, C) with ``layout="NHWC"``.
-    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
+    grad_output : (K, C, height, width) array of the dtype of `input`, float32 for uint8 and int8
+        Gradient to the result of `roi_align`; (K, height, width, C) with ``layout="NHWC"``.
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         The feature maps that `roi_align` was given; (N, H, W, C) with ``layout="NHWC"``.
     boxes, spatial_scale, sampling_ratio, aligned, batch_indices, layout, num_threads
         As given to `roi_align`.
@@ -80,7 +80,7 @@ def roi_align_boxes_backward(
     bits for any number of threads, any SIMD level and either layout, regardless of the other boxes in the
     call. Time and memory do not grow with how far a box reaches outside the map. A NaN or infinity of the map
     reaches only the boxes that sample one of its neighbours. Maps of float16, bfloat16 (that of the package
-    ml_dtypes) and uint8 are copied to float32.
+    ml_dtypes), uint8 and int8 are copied as float32.
 
     References
     ----------

@@ -29,7 +29,7 @@ def roi_pool(
 
     Parameters
     ----------
-    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
         in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
@@ -48,13 +48,14 @@ def roi_pool(
         Array to fill and return, with the result's shape and dtype. It must be writeable, C-contiguous or
         in the memory order of `input`, and share no memory with the inputs.
     num_threads : int, optional
-        Number of threads for this call; by default that of `get_num_threads`.
+        Threads for this call; by default those of `get_num_threads`, or fewer where others need
+        the cores.
 
     Returns
     -------
     (K, C, height, width) ndarray
-        With the dtype of `input` (float32 for uint8) and its memory order; (K, height, width, C) with
-        ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
+        C) with ``layout="NHWC"``.
 
     Raises
     ------
@@ -88,8 +89,8 @@ def roi_pool(
     ONNX ``MaxRoiPool`` has the same rule. If the far edge of your boxes is the first pixel outside, pass
     ``x2 - 1 / spatial_scale`` and ``y2 - 1 / spatial_scale``.
 
-    The result of a map of float16, bfloat16 (from the package ml_dtypes) or uint8 is that of float32,
-    rounded once to the dtype of the result. Such a map is copied to float32.
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes), uint8 or int8 is what float32
+    gives, rounded once to the dtype of the result. Such a map is copied as float32.
 
     Results have the same bits for any number of threads and any SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
@@ -139,9 +140,9 @@ def roi_pool_backward(
     Parameters
     ----------
     grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
-        Gradient with respect to the result of `roi_pool`; (K, height, width, C) with ``layout="NHWC"``.
-    input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 if that is float32
-        The feature map that was pooled: the winner of each bin, its largest pixel, is found again from it.
+        Gradient to the result of `roi_pool`; (K, height, width, C) with ``layout="NHWC"``.
+    input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 or int8 where that is float32
+        The feature map that was pooled: the winners are looked for in it again.
     boxes, output_size, spatial_scale, batch_indices
         As given to `roi_pool`.
     layout, num_threads : optional
@@ -189,7 +190,7 @@ def roi_pool_backward(
         shape,
         spatial_scale,
         input=input,
-        output_size=output_size,
+        output_size=validation.output_size(output_size),
         batch_indices=batch_indices,
         layout=layout,
         out=out,

@@ -128,8 +128,8 @@ class MultiScaleRoIAlign(Settings):
         Returns
         -------
         (K, C, height, width) ndarray
-            All boxes, image after image, with the dtype of the maps (float32 for uint8) and the memory
-            order of the first; (K, height, width, C) with ``layout="NHWC"``.
+            All boxes, image after image, of the dtype of the maps, but float32 for uint8 and int8, and the
+            memory order of the first; (K, height, width, C) with ``layout="NHWC"``.
 
         Raises
         ------

@@ -4,19 +4,19 @@ It needs ``pip install "cyroialign[torch]"``. Results are bit-identical to those
 names in `cyroialign`:
 
 - A tensor is viewed, not copied. The result has its dtype, one of float32, float64, float16 and bfloat16
-  (float32 for uint8), and its memory order: of a channels_last tensor it is channels_last. Other strides
-  cost one copy.
-- Boxes may have a different dtype from the map, as under autocast.
+  (float32 for uint8 and int8), and its memory order: of a channels_last tensor it is channels_last. Other
+  strides cost one copy.
+- Boxes may have another dtype than the map, as under autocast.
 - Calls use as many threads as torch does: `torch.get_num_threads`.
 - They can be traced by ``torch.compile(fullgraph=True)`` and `torch.export`. Tensors on ``"meta"``, which
   have no values, give results on ``"meta"``; those on any other device are refused.
 
-Gradients go to the maps, and from `roi_align` and `MultiScaleRoIAlign` to the boxes too, as
-`cyroialign.roi_align_boxes_backward` defines them. The gradient to the maps can be differentiated again, also
-with respect to boxes; the gradient to the boxes cannot: NotImplementedError. Forward mode, dual tensors and
-`torch.func.jvp`, supports only the maps: boxes with a tangent raise NotImplementedError, except in
-`roi_pool`, which rounds them. The transforms of `torch.func` work and can be nested; ``vmap`` makes one call
-per entry.
+Gradients go to the maps, and from `roi_align`, `MultiScaleRoIAlign` and `prroi_pool` to the boxes too, as
+`cyroialign.roi_align_boxes_backward` and `cyroialign.prroi_pool_boxes_backward` define them. The gradient to
+the maps can be differentiated again, to boxes as well; that to the boxes cannot: NotImplementedError. Forward
+mode, dual tensors and `torch.func.jvp`, goes from the maps alone: boxes with a tangent are a
+NotImplementedError, except in `roi_pool`, which rounds them. The transforms of `torch.func` work, and work on
+each other; ``vmap`` makes one call for each entry.
 
 What torchvision 0.29 does differently:
 
@@ -40,15 +40,29 @@ except ImportError as error:
     ) from error
 
 from cyroialign.torch import _derivatives  # noqa: F401  gives the operators theirs
-from cyroialign.torch._functions import ps_roi_align, roi_align, roi_pool
-from cyroialign.torch._modules import MultiScaleRoIAlign, RoIAlign
+from cyroialign.torch._functions import (
+    paste_masks,
+    prroi_pool,
+    prroi_pool2d,
+    ps_roi_align,
+    roi_align,
+    roi_align_3d,
+    roi_pool,
+)
+from cyroialign.torch._modules import MultiScaleRoIAlign, PrRoIPool2D, RoIAlign, RoIAlign3D
 from cyroialign.torch._torchvision import accelerate_torchvision
 
 __all__ = [
     "MultiScaleRoIAlign",
+    "PrRoIPool2D",
     "RoIAlign",
+    "RoIAlign3D",
     "accelerate_torchvision",
+    "paste_masks",
+    "prroi_pool",
+    "prroi_pool2d",
     "ps_roi_align",
     "roi_align",
+    "roi_align_3d",
     "roi_pool",
 ]

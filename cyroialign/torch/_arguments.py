@@ -17,37 +17,53 @@ from cyroialign.arguments import validation
 from cyroialign.arguments.validation import _kind
 
 
-def feature_maps(maps: Sequence[Any], names: Sequence[str]) -> None:
-    """Check that maps are tensors with 4 axes."""
+def feature_maps(maps: Sequence[Any], names: Sequence[str], axes: int = 4) -> None:
+    """Check that maps are tensors with 4 axes, or volumes with 5."""
     for one, name in zip(maps, names, strict=True):
         _tensor(one, name)
-        if one.ndim != 4:
-            raise ValueError(f"{name} must have 4 axes, got shape {tuple(one.shape)}")
+        if one.ndim != axes:
+            raise ValueError(f"{name} must have {axes} axes, got shape {tuple(one.shape)}")
 
 
-def rows(boxes: Any, maps: Sequence[Tensor]) -> Tensor:
-    """Put the boxes of all images into rows of (batch_index, x1, y1, x2, y2), where the maps are."""
+def rows(boxes: Any, maps: Sequence[Tensor], columns: int = 5) -> Tensor:
+    """Put the boxes of all images into rows of (batch_index, x1, y1, x2, y2), where the maps are.
+
+    columns: 7 with z1 and z2, of volumes.
+    """
+    corners = columns - 1
     if isinstance(boxes, Tensor):
         _tensor(boxes, "boxes")
         _same_place([*maps, boxes])
         return boxes
     if not isinstance(boxes, Sequence) or isinstance(boxes, str | bytes):
         _refuse(boxes, "boxes", "a torch.Tensor, or a list or tuple of them, one an image")
-    given = [maps[0].new_empty((0, 4), dtype=torch.float32) if _is_empty(one) else one for one in boxes]
+    given = [maps[0].new_empty((0, corners), dtype=torch.float32) if _is_empty(one) else one for one in boxes]
     for image, one in enumerate(given):
         _tensor(one, f"boxes[{image}]")
     _same_place([*maps, *given])
-    validation.list_of_boxes(given, None, maps[0].shape[0])
-    given = [one.reshape(0, 4) if one.shape == (0,) else one for one in given]
+    validation.list_of_boxes(given, None, maps[0].shape[0], columns)
+    given = [one.reshape(0, corners) if one.shape == (0,) else one for one in given]
     for image, one in enumerate(given):
-        validation.box_shape(tuple(one.shape), f"boxes[{image}]", 4)
+        validation.box_shape(tuple(one.shape), f"boxes[{image}]", corners)
         if one.dtype is torch.bool or one.is_complex():  # which would be lost in the conversion
             raise TypeError(f"boxes[{image}] must have a float or integer dtype, got {one.dtype}")
     if not given:
-        return maps[0].new_empty((0, 5), dtype=torch.float32)
+        return maps[0].new_empty((0, columns), dtype=torch.float32)
     kinds = {one.dtype for one in given}
     exact = len(kinds) > 1 and any(kind.itemsize > 2 and kind is not torch.float32 for kind in kinds)
     return torch.cat([_of_image(one, image, exact) for image, one in enumerate(given)])
+
+
+def corners(boxes: Any, masks: Tensor) -> Tensor:
+    """Check boxes, a row for each mask, and that they are where the masks are."""
+    _tensor(boxes, "boxes")
+    _same_place([masks, boxes])
+    return boxes
+
+
+def image_shape(value: Any) -> list[int]:
+    """Height and width of images."""
+    return list(value) if torch.compiler.is_compiling() else list(validation.image_shape(value))
 
 
 def bins(output_size: Any) -> list[int]:
@@ -57,15 +73,29 @@ def bins(output_size: Any) -> list[int]:
     return list(validation.output_size(output_size))
 
 
-def scales(spatial_scale: Any, name: str = "spatial_scale") -> tuple[float, float]:
-    """(y, x) of a number for both axes, or of one for each."""
-    both = isinstance(spatial_scale, Sequence | np.ndarray) and not isinstance(spatial_scale, str | bytes)
-    if both and len(spatial_scale) != 2:
-        raise ValueError(f"{name} must be a number or two, (y, x), got {_kind(spatial_scale)}")
-    y, x = spatial_scale if both else (spatial_scale, spatial_scale)
+def volume_bins(output_size: Any) -> list[int]:
+    """Depth, height and width of the result."""
     if torch.compiler.is_compiling():
-        return y, x
-    return _number(y, name), _number(x, name)
+        return list(output_size) if isinstance(output_size, Sequence) else [output_size] * 3
+    return list(validation.volume_output_size(output_size))
+
+
+def scales(spatial_scale: Any, name: str = "spatial_scale") -> list[float]:
+    """(y, x) of a number for both axes, or of one for each."""
+    return _of_axes(spatial_scale, name, "two, (y, x)", 2)
+
+
+def volume_scales(spatial_scale: Any) -> list[float]:
+    """(z, y, x) of a number for all axes, or of one for each."""
+    return _of_axes(spatial_scale, "spatial_scale", "three, (z, y, x)", 3)
+
+
+def _of_axes(spatial_scale: Any, name: str, several: str, axes: int) -> list[float]:
+    each = isinstance(spatial_scale, Sequence | np.ndarray) and not isinstance(spatial_scale, str | bytes)
+    if each and len(spatial_scale) != axes:
+        raise ValueError(f"{name} must be a number or {several}, got {_kind(spatial_scale)}")
+    numbers = list(spatial_scale) if each else [spatial_scale] * axes
+    return numbers if torch.compiler.is_compiling() else [_number(one, name, several) for one in numbers]
 
 
 def ratio(sampling_ratio: Any) -> Any:
@@ -78,9 +108,9 @@ def flag(aligned: Any) -> Any:
     return aligned if torch.compiler.is_compiling() else validation.flag(aligned, "aligned")
 
 
-def _number(value: Any, name: str) -> float:
+def _number(value: Any, name: str, several: str) -> float:
     if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.ndim == 0):
-        raise TypeError(f"{name} must be a number or two, (y, x), got {_kind(value)}")
+        raise TypeError(f"{name} must be a number or {several}, got {_kind(value)}")
     try:
         return float(value)
     except OverflowError:

@@ -1,10 +1,10 @@
 # How the weights of a mean change with the edges of its box: the rule for the gradient to boxes.
 #
 # A sample at x = start + u * (end - start), between pixels i and i + 1, weighs them by 1 - (x - i) and
-# x - i. Its u is constant while the edges move, so x moves by 1 - u for each pixel that start moves, and by
-# u for each pixel that end moves; the weight of pixel i falls and that of pixel i + 1 rises by as much. The
-# weights of a sample outside the map, or clamped to its rim, are constant. So the derivatives have the same taps
-# as the axis.
+# x - i. It keeps its u while the edges move, so that x moves by 1 - u for each pixel that start moves, and by
+# u for each that end does; as much goes from the weight of pixel i to that of pixel i + 1. A sample outside
+# the map, or clamped to its rim, weighs the same wherever it moves. So the derivatives of an axis have its
+# own taps.
 
 
 cdef void draft_derivatives(const Side* side, Draft* draft, coordinate T) noexcept nogil:

@@ -1,7 +1,7 @@
 # The arithmetic of every operator, for one SIMD level and one type of map, as a table of functions.
 #
-# Translated to C once; setup.py compiles that once for each level and type, as avx2_float32 and so on: flags of
-# the compiler name the level, a macro the type (see numbers.h). No function here fails or allocates.
+# Translated to C once; setup.py compiles that once for each level and type, as avx2_float32 and so on: flags
+# of the compiler name the level, a macro the type (see numbers.h). No function here fails or allocates.
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.limits cimport INT_MAX
@@ -10,14 +10,15 @@ from libc.string cimport memset
 
 from call cimport *
 
-include "kernels/lanes.pxi"
-include "kernels/addresses.pxi"
-include "kernels/weighted_sum.pxi"
-include "kernels/mean.pxi"
-include "kernels/box_gradient.pxi"
-include "kernels/maximum.pxi"
-include "kernels/roi_pool.pxi"
-include "kernels/position_sensitive.pxi"
+include "lanes.pxi"
+include "addresses.pxi"
+include "weighted_sum.pxi"
+include "sparse.pxi"
+include "mean.pxi"
+include "box_gradient.pxi"
+include "maximum.pxi"
+include "roi_pool.pxi"
+include "position_sensitive.pxi"
 
 cdef extern from "kernels/numbers.h":
     int KIND
@@ -26,11 +27,15 @@ cdef extern from "kernels/numbers.h":
 cdef Table table_of_functions
 table_of_functions.kind, table_of_functions.lanes = KIND, LANES
 table_of_functions.real_bytes, table_of_functions.pooled_bytes = sizeof(real), sizeof(pooled)
-table_of_functions.narrow = NARROW
+table_of_functions.narrow, table_of_functions.call_bytes = NARROW, sizeof(Call)
 table_of_functions.work[FORWARD][MEAN] = table_of_functions.work[FORWARD][PRROI_POOL] = mean_forward
 table_of_functions.work[BACKWARD][MEAN] = table_of_functions.work[BACKWARD][PRROI_POOL] = mean_backward
+table_of_functions.work[FORWARD][CROP_BILINEAR] = table_of_functions.work[FORWARD][CROP_NEAREST] = mean_forward
+table_of_functions.work[BACKWARD][CROP_BILINEAR] = table_of_functions.work[BACKWARD][CROP_NEAREST] = mean_backward
 if WHOLE_FAMILY:
     table_of_functions.work[BOXES_BACKWARD][MEAN] = boxes_backward
+    table_of_functions.work[BOXES_BACKWARD][PRROI_POOL] = boxes_backward
+    table_of_functions.work[BOXES_BACKWARD][CROP_BILINEAR] = boxes_backward
     table_of_functions.work[FORWARD][MAX] = table_of_functions.work[FORWARD][ONNX_MAX] = maximum_forward
     table_of_functions.work[BACKWARD][MAX] = table_of_functions.work[BACKWARD][ONNX_MAX] = maximum_backward
     table_of_functions.work[FORWARD][ROI_POOL] = roi_pool_forward

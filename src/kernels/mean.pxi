@@ -1,7 +1,7 @@
 # The mean of samples: one RoI and one block of channels, then the pieces of work that consist of them.
 #
-# Both directions and both layouts take one axis after the other. Each step is a `weighted_sum`, except that the
-# gradient of planes begins with `expand`:
+# Both directions and both layouts take one axis after the other, with one step, `weighted_sum`, but for the
+# last of these, `expand`:
 #
 #     forward            bins of y <- rows of the map, then bins of x <- columns
 #     backward, pixels   rows of the map <- bins of y, then columns <- bins of x
@@ -29,6 +29,9 @@ cdef void forward_pixels(
     cdef real* sums
     cdef const Run* run
     cdef int y, x, r, low = 0, high = roi.strips, first, last
+    if call.sparse and not call.ragged and roi.strips >= roi.x.size:
+        forward_sparse(call, roi, channel, first_y, last_y, first_x, last_x, scratch)
+        return
     if call.tiled:
         low, high = roi.strips, 0
         for x in range(first_x, last_x):
@@ -86,12 +89,16 @@ cdef void backward_pixels(
     cdef const Run* run
     cdef int y, end, x, r
     find_lines(roi, rows, &y, &end)
+    if call.sparse and most_lines_taps(&roi.y, y, end - y) <= 2 and most_lines_taps(&roi.x, 0, roi.x.size) <= 2:
+        backward_sparse(call, roi, sums, rows, y, end)
+        return
     for y in range(y, end):
         sum_pixels[pooled](lines, call.pitch, source, channels, call.settings.bins_x, n, &roi.y, y)
         for r in range(roi.runs):
             run = roi.run + r
             target = sums + ((roi.map_row[y] - rows.first) * roi.level.width + run.column) * rows.pitch
-            if call.ragged and most_lines_taps(&roi.x, run.slot, run.strips) <= 4:  # one group: see weighted_sum
+            # Taps of one group (see weighted_sum) may be summed aside.
+            if call.ragged and most_lines_taps(&roi.x, run.slot, run.strips) <= 4:
                 sum_ragged(scratch.at[STAGED], lines, n, &roi.x, run.slot, run.slot + run.strips)
                 add_numbers(target, scratch.at[STAGED], n * run.strips)
                 continue
@@ -263,8 +270,8 @@ cdef inline void expand(
 ) noexcept nogil:
     """Spread rows [first, last) of the bins of some planes over the pixels of a strip.
 
-    Taps are added one after the other, not by fours as in `weighted_sum`: how many bins reach a strip depends on
-    its width, on which the sum of a pixel must not depend.
+    Taps are added one after the other, not by fours as in `weighted_sum`: how many bins reach a strip
+    depends on its width, on which the sum of a pixel must not depend.
     """
     cdef int t = axis.indptr[strip], end = axis.indptr[strip + 1]
     cdef int head = (end - t - 1) % 4 + 1
@@ -397,7 +404,7 @@ cdef void sweep(const Call* call, Py_ssize_t channel, Py_ssize_t n, const Scratc
 
 
 cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
-    """Add the RoIs of a chunk to rows of a gradient; where it is narrower, the sums are rounded in the end."""
+    """Add the RoIs of a chunk to rows of a gradient; sums that are wider than it are rounded in the end."""
     cdef const Rows* rows = &piece.summed
     cdef const RoI* roi = piece.rois
     cdef const RoI* last = roi + piece.count
@@ -405,6 +412,8 @@ cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scr
     while roi < last:
         if roi.top < rows.last and rows.first < roi.bottom:
             if call.settings.channels_last:
+                if call.sparse and roi + 1 < last:
+                    prefetch_bins(call, roi + 1, rows)
                 backward_pixels(call, roi, piece.sums, rows, scratch)
             else:
                 if roi + 1 < last:  # its bins lie far from these: benchmarks/backward.py, P4-box

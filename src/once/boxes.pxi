@@ -1,32 +1,40 @@
-# Boxes, rows of (batch_index, x1, y1, x2, y2): which are defined, and in which order they are visited.
+# Boxes, rows of (batch_index, x1, y1, x2, y2), or of volumes (batch_index, x1, y1, z1, x2, y2, z2): which are
+# defined, and in which order they are visited.
 
 cdef enum:
-    BOX = 5  # numbers of a box
+    BOX = 5  # numbers of a box of a map
     CACHED_REALS = 1 << 16  # numbers of a block of channels that need no order: benchmarks/grids.py
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
 
 
-cdef inline bint is_finite(const double* box, double scale_y, double scale_x, bint aligned, coordinate T) noexcept nogil:
+cdef inline bint is_finite(
+    const double* box, int axes, const double* scales, bint aligned, coordinate T
+) noexcept nogil:
     """Whether the edges and sides of a box are finite on the map."""
-    cdef coordinate x1 = edge(box[1], scale_x, aligned, T), y1 = edge(box[2], scale_y, aligned, T)
-    cdef coordinate x2 = edge(box[3], scale_x, aligned, T), y2 = edge(box[4], scale_y, aligned, T)
-    return isfinite(x1) and isfinite(y1) and isfinite(x2 - x1) and isfinite(y2 - y1)
+    cdef coordinate start, end
+    cdef int axis
+    for axis in range(axes):
+        start = edge(box[1 + axis], scales[axis], aligned, T)
+        end = edge(box[1 + axes + axis], scales[axis], aligned, T)
+        if not (isfinite(start) and isfinite(end - start)):
+            return False
+    return True
 
 
 cdef inline bint is_defined(
-    const double* box, Py_ssize_t images, double scale_y, double scale_x, bint aligned, bint single
+    const double* box, int axes, Py_ssize_t images, const double* scales, bint aligned, bint single
 ) noexcept nogil:
     if not 0 <= box[0] < images or box[0] != floor(box[0]):
         return False
     if single:
-        return is_finite(box, scale_y, scale_x, aligned, <float> 0)
-    return is_finite(box, scale_y, scale_x, aligned, <double> 0)
+        return is_finite(box, axes, scales, aligned, <float> 0)
+    return is_finite(box, axes, scales, aligned, <double> 0)
 
 
 cdef class RoIs:
     """Boxes of a call and where they are pooled from; `bad` is the first row that has no result, or -1.
 
-    scales has a pair (y, x) for each level; levels, or None, the level of each box.
+    scales has a pair (y, x) for each level, or (z, y, x); levels, or None, the level of each box.
     """
 
     cdef const double[:, ::1] boxes
@@ -40,15 +48,16 @@ cdef class RoIs:
         bint aligned, bint single,
     ):
         cdef Py_ssize_t k
-        cdef double scale_y, scale_x
+        cdef double of_axes[3]  # x, y, z
+        cdef int axis, axes = <int> boxes.shape[1] // 2
         self.boxes, self.levels, self.scales = boxes, levels, scales
         self.aligned, self.single = aligned, single
         self.bad = -1
-        scale_y, scale_x = scales[0]
         for k in range(boxes.shape[0]):
-            if levels is not None:
-                scale_y, scale_x = scales[levels[k]]
-            if not is_defined(&boxes[k, 0], images, scale_y, scale_x, aligned, single):
+            if k == 0 or levels is not None:
+                for axis in range(axes):
+                    of_axes[axis] = scales[0 if levels is None else levels[k]][axes - 1 - axis]
+            if not is_defined(&boxes[k, 0], axes, images, of_axes, aligned, single):
                 self.bad = k
                 break
 
@@ -69,20 +78,26 @@ cdef int compare_visits(const void* first, const void* second) noexcept nogil:
 
 cdef inline Visit visit(const Call* call, Py_ssize_t row) noexcept nogil:
     cdef Visit visit
-    cdef const double* box = call.boxes + BOX * row
+    cdef const double* box = call.boxes + call.box_numbers * row
     cdef const Level* level
     cdef bint aligned = call.settings.aligned
+    cdef Py_ssize_t height, depth = call.settings.depth, map_row
     visit.row = row
     visit.level = call.level_of_box[row] if call.level_of_box != NULL else 0
     level = call.levels + visit.level
     visit.image = <Py_ssize_t> box[0]
-    visit.row_group = <Py_ssize_t> min(
-        max(edge(box[2], level.scale_y, aligned, <double> 0), 0.0), <double> level.height
-    ) // ROW_GROUP
-    visit.column = <Py_ssize_t> min(
-        max(edge(box[1], level.scale_x, aligned, <double> 0), 0.0), <double> level.width
-    )
+    height = level.height // depth if depth else level.height
+    map_row = first_pixel(box[2], level.scale_y, aligned, height)
+    if depth:
+        map_row += height * first_pixel(box[3], level.scale_z, aligned, depth)
+    visit.row_group = map_row // ROW_GROUP
+    visit.column = first_pixel(box[1], level.scale_x, aligned, level.width)
     return visit
+
+
+cdef inline Py_ssize_t first_pixel(double low, double scale, bint aligned, Py_ssize_t length) noexcept nogil:
+    """Where a side begins, clipped to the map."""
+    return <Py_ssize_t> min(max(edge(low, scale, aligned, <double> 0), 0.0), <double> length)
 
 
 cdef void order_visits(const Call* call, Visit* visits, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
@@ -94,7 +109,8 @@ cdef void order_visits(const Call* call, Visit* visits, Py_ssize_t first, Py_ssi
     cdef bint in_order = call.direction == FORWARD and call.level_count == 1 and not call.tiled
     if in_order and call.levels.height * call.levels.width * call.width <= CACHED_REALS:
         for i in range(count):
-            visits[i].row, visits[i].level, visits[i].image = first + i, 0, <Py_ssize_t> call.boxes[BOX * (first + i)]
+            visits[i].row, visits[i].level = first + i, 0
+            visits[i].image = <Py_ssize_t> call.boxes[call.box_numbers * (first + i)]
         return
     for i in range(count):
         visits[i] = visit(call, first + i)

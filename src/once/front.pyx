@@ -5,10 +5,11 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
-from libc.math cimport INFINITY, ceil, floor, isfinite, nextafter
+from libc.math cimport round as round_half_away
+from libc.math cimport INFINITY, ceil, fabs, floor, isfinite, nextafter
 from libc.stdio cimport fputs, stderr
 from libc.stdlib cimport abort, free, malloc, qsort
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from call cimport *
 
@@ -24,20 +25,33 @@ cdef extern from "once/load.h" nogil:
 cdef enum:
     LINE_BYTES = 64  # of the caches: vectors that cross a line cost twice
 
-include "geometry/grid.pxi"
-include "geometry/axis.pxi"
-include "geometry/samples.pxi"
-include "geometry/candidates.pxi"
-include "geometry/derivatives.pxi"
-include "geometry/ranges.pxi"
-include "geometry/hats.pxi"
-include "geometry/rules.pxi"
-include "once/boxes.pxi"
-include "once/memory.pxi"
-include "once/plan.pxi"
-include "once/shapes.pxi"
-include "once/schedule.pxi"
-include "once/views.pxi"
+include "../geometry/grid.pxi"
+include "../geometry/axis.pxi"
+include "../geometry/samples.pxi"
+include "../geometry/candidates.pxi"
+include "../geometry/derivatives.pxi"
+include "../geometry/ranges.pxi"
+include "../geometry/hats.pxi"
+include "../geometry/volumes.pxi"
+include "../geometry/crops.pxi"
+include "../geometry/rules.pxi"
+include "boxes.pxi"
+include "memory.pxi"
+include "plan.pxi"
+include "shapes.pxi"
+include "schedule.pxi"
+include "views.pxi"
+include "paste.pxi"
+
+
+def threads_now(int most):
+    """Of the threads that a call may have, those that it would have now if nobody asked for a number."""
+    return threads_worth_having(most)
+
+
+def note(int threads, long long wall, long long computed):
+    """Note a call: its threads, its nanoseconds from begin to end, and those that all threads computed."""
+    note_call(threads, wall, computed)
 
 
 cdef class CallSettings:
@@ -47,25 +61,34 @@ cdef class CallSettings:
 
     def __cinit__(
         self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint channels_last, int threads,
-        bint at_most=False,
+        bint at_most=False, Py_ssize_t depth=0, Py_ssize_t bins_z=0, const unsigned char[::1] outside=None,
     ):
+        """outside: the bytes of the number that bins of crop_and_resize outside the map get, if it is not 0."""
         self.settings.pooling = pooling
         self.settings.bins_y, self.settings.bins_x, self.settings.ratio = bins_y, bins_x, ratio
         self.settings.channels_last = channels_last
         self.settings.threads, self.settings.at_most = threads, at_most
+        self.settings.depth, self.settings.bins_z = depth, bins_z
+        self.settings.outside_bytes = 0
+        if outside is not None:
+            self.settings.outside_bytes = min(<size_t> outside.shape[0], sizeof(self.settings.outside))
+            memcpy(self.settings.outside, &outside[0], self.settings.outside_bytes)
 
 
 cdef class Kernels:
     """The kernels of one SIMD level for one type of map.
 
     Maps and gradients to them come as tuples, an array a level of a pyramid; a single map is a pyramid of one
-    level. Every array is C-contiguous, in the order that the settings name, of this type, and not empty.
+    level. Every array is C-contiguous, in the order that the settings name, of this type, and not empty. The
+    slices of a volume lie one below the other, and so do its bins: (N, C, D * H, W), (K, C, PD * PH, PW).
     """
 
     cdef const Table* table
 
     def __cinit__(self, table):
         self.table = <const Table*> PyCapsule_GetPointer(table, "cyroialign.table")
+        if self.table.call_bytes != sizeof(Call):
+            raise ImportError("the compiled modules of cyroialign were not built together: build all again")
 
     def can(self, int direction, int pooling):
         """Whether there are kernels that read and write maps of this type as they are."""
@@ -97,6 +120,7 @@ cdef class Kernels:
         call.settings, call.direction, call.table = settings.settings, direction, self.table
         call.settings.aligned, call.settings.single = rois.aligned, rois.single
         call.boxes, call.rois = &rois.boxes[0, 0], rois.boxes.shape[0]
+        call.box_numbers = rois.boxes.shape[1]
         if rois.levels is not None:
             call.level_of_box = &rois.levels[0]
         call.bins, call.channels = <pooled*> view.at, view.shape[3 if channels_last else 1]
@@ -130,8 +154,12 @@ cdef class Kernels:
                 level.gradient = <pooled*> view.at
             call.images, call.map_channels = view.shape[0], view.shape[3 if channels_last else 1]
             level.height, level.width = view.shape[2 - channels_last], view.shape[3 - channels_last]
-            level.scale_y, level.scale_x = rois.scales[i]
+            level.scale_z = 1
+            if call.settings.depth:
+                level.scale_z, level.scale_y, level.scale_x = rois.scales[i]
+            else:
+                level.scale_y, level.scale_x = rois.scales[i]
         return 0
 
 
-include "once/plain.pxi"
+include "plain.pxi"

@@ -1,7 +1,7 @@
-# The short way for plain arguments: NumPy arrays of float32 or float64 that lie in memory as the kernels read them,
-# boxes as one such array or a list of them, settings of the types in the signature. For anything
-# else the answer is None, and then Python reads the arguments, copies what must be copied, and says what is wrong:
-# this file raises no errors, and has no rules that Python lacks.
+# The short way for plain arguments: NumPy arrays of float32 or float64 that lie in memory as the kernels
+# read them, boxes as one such array or a list of them, settings of the types that they have in the
+# signature. For anything else the answer is None, and then Python reads the arguments, copies what must be
+# copied, and says what is wrong: here is no error, and no rule that is not there.
 
 from cpython.buffer cimport (
     PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
@@ -25,7 +25,7 @@ def read_plain_with(Kernels kernels):
 
 
 cdef inline int plain_kind(object array):
-    """FLOAT32 or FLOAT64, or -1: NumPy has one object for each of its types in the machine's order of bytes."""
+    """FLOAT32 or FLOAT64, or -1: NumPy has one object for each of its types in native byte order."""
     kind = array.dtype
     return FLOAT32 if kind is _plain_types[FLOAT32] else FLOAT64 if kind is _plain_types[FLOAT64] else -1
 
@@ -94,6 +94,7 @@ cdef class Plain:
         cdef Py_buffer* view
         cdef bint fits
         cdef Call* call = &self.call
+        cdef double[2] scales
         call.settings.single = self.kind == FLOAT32
         if type(boxes) is list:
             if len(<list> boxes) != call.images:
@@ -121,14 +122,14 @@ cdef class Plain:
                         raise MemoryError("no memory for the boxes")
                 self.copy_boxes(0, view, -1)
             self.close_view()
-        call.boxes, call.rois = self.rows, count
+        call.boxes, call.rois, call.box_numbers = self.rows, count, BOX
+        scales[0] = scales[1] = self.level.scale_y
         # What rounds to 0 or infinity is for Python to refuse, and so is what is not defined.
         if call.settings.single and not 0 < <float> self.level.scale_y < INFINITY:
             return False
         for i in range(count):
             if not is_defined(
-                self.rows + BOX * i, call.images, self.level.scale_y, self.level.scale_x,
-                call.settings.aligned, call.settings.single,
+                self.rows + BOX * i, 2, call.images, scales, call.settings.aligned, call.settings.single
             ):
                 return False
         return count > 0
@@ -256,4 +257,4 @@ def backward_plain(
 
 cdef bint may_overlap(object boxes, object out) except -1:
     """Whether boxes might lie in the array to fill: lists of them are read before that is, and copied."""
-    return out.base is not None or boxes.base is not None
+    return type(out) is not _ndarray or out.base is not None or boxes.base is not None

@@ -44,6 +44,12 @@ cdef int carry_out(Call* call) except -1:
                     call.count, num_threads=call.threads, schedule="static", use_threads_if=call.threads > 1
                 ):
                     add_channels(call, i)
+            if call.settings.outside_bytes:
+                # Each iteration writes bins of one RoI.
+                for i in prange(
+                    call.count, num_threads=call.threads, schedule="static", use_threads_if=call.threads > 1
+                ):
+                    fill_outside(call, call.planned + i)
             call.first += call.count
         if call.settings.at_most and ready:
             for i in range(call.threads):
@@ -70,8 +76,8 @@ cdef bint open_call(Call* call) noexcept nogil:
         call.height = max(call.height, call.levels[i].height)
         call.map_width = max(call.map_width, call.levels[i].width)
     if call.map_channels == 1 and call.direction != BACKWARD:
-        # A single channel has the same memory in either order, and is faster as a plane. Gradients are excluded:
-        # their sums would have a different order.
+        # A single channel lies in memory alike in either order, and is faster as a plane. Gradients are not
+        # taken so, whose sums have another order there.
         call.settings.channels_last = False
     call.threads = settings.threads
     if not has_work(call):
@@ -96,14 +102,13 @@ cdef size_t place_call(Call* call, char* memory) noexcept nogil:
     """Place all that a call needs beside its arrays; the bytes it takes."""
     cdef Room room = room_at(memory)
     cdef RoI roi
-    cdef Draft draft
+    cdef Drafts drafts
     cdef Scratch scratch
-    cdef int* slot
     cdef size_t scratch_bytes = place_scratch(call, &scratch, NULL)
     cdef Py_ssize_t i
     cdef char* scratches
     call.table_bytes = place_roi(call, &roi, NULL)
-    call.draft_bytes = place_draft(call, &draft, &slot, NULL)
+    call.draft_bytes = place_drafts(call, &drafts, NULL)
     scratches = <char*> take(&room, call.threads, scratch_bytes)
     call.drafts = <char*> take(&room, call.threads, call.draft_bytes)
     call.scratch = <Scratch*> take(&room, call.threads, sizeof(Scratch))
@@ -115,8 +120,8 @@ cdef size_t place_call(Call* call, char* memory) noexcept nogil:
         for i in range(call.threads):
             place_scratch(call, call.scratch + i, scratches + i * scratch_bytes)
             call.scratch[i].computed = 0
-            place_draft(call, &draft, &slot, call.drafts + i * call.draft_bytes)
-            memset(slot, 0, max(call.height, call.map_width) * sizeof(int))
+            place_drafts(call, &drafts, call.drafts + i * call.draft_bytes)
+            memset(drafts.slot, 0, longest_axis(call) * sizeof(int))
     return room.used
 
 
@@ -270,3 +275,21 @@ cdef void add_channels(const Call* call, Py_ssize_t i) noexcept nogil:
         for c in range(call.channels):
             total += roi.to_corners[corner * call.channels + c]
         call.grad_boxes[4 * roi.row + corner] = scale * total
+
+
+cdef void fill_outside(const Call* call, const RoI* roi) noexcept nogil:
+    """Fill the bins whose sample lies outside the map: the lines of an axis that have no taps."""
+    cdef const Settings* settings = &call.settings
+    cdef Py_ssize_t bins = settings.bins_y * settings.bins_x, y, x, c
+    cdef Py_ssize_t step = 1 if settings.channels_last else bins
+    cdef size_t size = settings.outside_bytes
+    cdef char* first = <char*> call.bins + roi.row * call.channels * bins * size
+    cdef char* at
+    cdef bint outside
+    for y in range(settings.bins_y):
+        outside = roi.y.indptr[y] == roi.y.indptr[y + 1]
+        for x in range(settings.bins_x):
+            if outside or roi.x.indptr[x] == roi.x.indptr[x + 1]:
+                at = first + (y * settings.bins_x + x) * (call.channels if settings.channels_last else 1) * size
+                for c in range(call.channels):
+                    memcpy(at + c * step * size, settings.outside, size)

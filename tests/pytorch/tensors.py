@@ -14,6 +14,7 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 ORDERS = [torch.contiguous_format, torch.channels_last]
 SETTINGS = {  # what follows the output size
     "roi_align": [(0.5, 2, True), (0.7, -1, False)],
+    "prroi_pool": [(0.5,)],
     "ps_roi_align": [(0.5, 2), (0.7, -1)],
     "roi_pool": [(0.5,)],
 }
@@ -31,6 +32,21 @@ def random(shape, dtype=torch.float32, order=torch.contiguous_format, seed=0):
 def some_boxes(dtype=torch.float32):
     boxes = random_boxes(np.random.default_rng(1), COUNT, SHAPE)
     return torch.from_numpy(boxes[boxes[:, 0].argsort()]).to(dtype)  # by image, as lists have it
+
+
+def some_volume(order=torch.contiguous_format, dtype=torch.float32):
+    order = torch.channels_last_3d if order is torch.channels_last else order
+    return random((2, 6, 5, 8, 9), dtype, order)
+
+
+def some_boxes_3d(dtype=torch.float32):
+    """Boxes between whose samples and the edges of voxels there is room."""
+    corners = [
+        [0, 1.3, 1.2, 0.6, 5.1, 6.7, 3.9],
+        [1, -2.2, 3.3, -1.3, 7.3, 9.1, 7.7],
+        [1, 2, 3, 1, 4, 9, 2.3],
+    ]
+    return torch.tensor(corners, dtype=dtype)
 
 
 def of_images(boxes, images=SHAPE[0]):

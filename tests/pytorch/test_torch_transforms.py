@@ -25,7 +25,7 @@ pytestmark = WITH_TANGENTS
 
 SMALL = (2, 6, 8, 9)
 SMALL_BOXES = with_images(smooth_boxes())
-NAMES = ["roi_align", "ps_roi_align", "roi_pool", "MultiScaleRoIAlign"]
+NAMES = ["roi_align", "prroi_pool", "ps_roi_align", "roi_pool", "MultiScaleRoIAlign"]
 
 
 def function(name, boxes=SMALL_BOXES):
@@ -34,7 +34,7 @@ def function(name, boxes=SMALL_BOXES):
         pool = MultiScaleRoIAlign(["p", "q"], BINS, 2, canonical_scale=8, canonical_level=1)
         corners, images = [boxes[:1, 1:], boxes[1:, 1:]], [(8, 9)] * 2
         return lambda x: pool({"p": x, "q": x[:, :, ::2, ::2]}, corners, images)
-    settings = {"roi_align": (0.7, 2, True), "ps_roi_align": (0.7, 2), "roi_pool": (0.7,)}[name]
+    settings = {"roi_align": (0.7, 2, True), "ps_roi_align": (0.7, 2)}.get(name, (0.7,))
     return lambda x: getattr(cyroialign.torch, name)(x, boxes, BINS, *settings)
 
 
