@@ -401,7 +401,7 @@ def growth(name, layout, direction):
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", NARROW)
 def test_no_converted_copy(dtype, layout, direction, run_python):
-    """The gradient's float32 sums are those of a few rows at a time."""
+    """The gradient's float32 sums are kept for a few rows at a time."""
     if direction == "backward" and dtype in BYTES:
         pytest.skip("it has no gradient")
     dtype_of(dtype)

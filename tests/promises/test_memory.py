@@ -162,7 +162,7 @@ def test_out(operator, direction, layout):
 @every_direction
 @every_layout
 def test_surroundings_are_not_used(operator, direction, layout):
-    """Whatever lies around the arrays, be it NaN."""
+    """Regardless of what lies around the arrays, even NaN."""
 
     def around(dtype):
         return np.iinfo(dtype).max if dtype in BYTES else np.nan
