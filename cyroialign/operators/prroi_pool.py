@@ -89,7 +89,7 @@ def prroi_pool(
     float32 gives, rounded once, to nearest; that of uint8 or int8 is of float32, since a mean of bytes is
     none. Such maps are converted in registers, as they are read.
 
-    Results have the same bits for any number of threads and any SIMD level, and do not depend on the
+    Results have the same bits for every number of threads and every SIMD level, and do not depend on the
     other boxes of the call. Time and memory do not grow with how far a box reaches outside the map. A NaN or
     infinity reaches only the bins that its hat overlaps.
 

@@ -89,7 +89,7 @@ def ps_roi_align(
     samples (with adaptive sampling, of a box of zero or negative size) is 0; torchvision gives NaN for zero
     sizes.
 
-    The result of a map of float16, bfloat16 (from the package ml_dtypes), uint8 or int8 is what float32
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes), uint8 or int8 is what float32
     gives, rounded once to the dtype of the result. Such a map is copied as float32.
 
     Results have the same bits for any number of threads and any SIMD level, and do not

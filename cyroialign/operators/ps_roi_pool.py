@@ -93,7 +93,7 @@ def ps_roi_pool(
     bin, although the gradient includes them (see `ps_roi_pool_backward`). To include them, give the map one
     more row and column, of any value: ``np.pad(input, ((0, 0), (0, 0), (0, 1), (0, 1)))``.
 
-    The result of a map of float16, bfloat16 (from the package ml_dtypes), uint8 or int8 is what float32
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes), uint8 or int8 is what float32
     gives, rounded once to the dtype of the result. Such a map is copied as float32.
 
     Results have the same bits for any number of threads and any SIMD level, and do not

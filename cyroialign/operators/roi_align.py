@@ -109,7 +109,7 @@ def roi_align(
     always counts as 0. Of the samples of a bin between the same pixels, only the first and the last on each
     axis are examined: interpolation is linear between pixels, so no other can be larger except by rounding.
 
-    The result of a map of float16 or bfloat16 (from the package ml_dtypes) is what float32 gives, rounded
+    The result of a map of float16 or bfloat16 (that of the package ml_dtypes) is what float32 gives, rounded
     once, to nearest; that of uint8 or int8 is of float32, since a mean of bytes is none. The mean converts
     such maps in registers, as it reads them; for a maximum they are copied as float32.
 

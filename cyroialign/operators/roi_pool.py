@@ -89,7 +89,7 @@ def roi_pool(
     ONNX ``MaxRoiPool`` has the same rule. If the far edge of your boxes is the first pixel outside, pass
     ``x2 - 1 / spatial_scale`` and ``y2 - 1 / spatial_scale``.
 
-    The result of a map of float16, bfloat16 (from the package ml_dtypes), uint8 or int8 is what float32
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes), uint8 or int8 is what float32
     gives, rounded once to the dtype of the result. Such a map is copied as float32.
 
     Results have the same bits for any number of threads and any SIMD level, and do not
@@ -142,7 +142,7 @@ def roi_pool_backward(
     grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
         Gradient to the result of `roi_pool`; (K, height, width, C) with ``layout="NHWC"``.
     input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 or int8 where that is float32
-        The feature map that was pooled: the winner of each bin, its largest pixel, is found again from it.
+        The feature map that was pooled: the winners are looked for in it again.
     boxes, output_size, spatial_scale, batch_indices
         As given to `roi_pool`.
     layout, num_threads : optional
