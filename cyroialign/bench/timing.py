@@ -111,9 +111,9 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Time each call once a round; return its seconds by name, one number a round.
 
-    In turns, because a shared machine is faster at one time than at another: whatever slows a round slows
-    all calls alike, and ratios stay. `say` hears which part is done and whose turn it is. After `bound`
-    seconds a round is the last; there is always one.
+    Calls are interleaved because a shared machine is faster at some times than at others: whatever slows a
+    round slows all calls alike, and ratios stay. `say` is told which part is done and whose turn it is. After
+    `bound` seconds no further round starts; there is always one.
     """
     start = time.perf_counter()
     repeats = {name: _repeats(call) for name, call in calls.items()}
