@@ -5,7 +5,7 @@ From this folder, once ``asv machine --yes`` has noted what machine this is::
     asv check --python=same             # that every file can be imported, and every suite has the form of one
     asv run --quick --python=same       # once each, on the package that is installed here
     asv run --python=same --set-commit-hash "$(git rev-parse HEAD)" --bench Forward     # keeps the numbers
-    asv run main^!                      # on a commit, built in an environment of its own
+    asv run main^!                      # on a commit, built in a separate environment
     asv continuous main HEAD            # has anything become slower?
     asv publish && asv preview          # as pages, whose scripts the browser fetches from the network
 

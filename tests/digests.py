@@ -115,7 +115,7 @@ def calls():
             many = Call(direction, dtype, layout, "ordinary", (2, 2, 200, 272), 600, (3, 2), sampling_ratio=0)
             grid[direction, f"{dtype} {layout} many"] = many
         for dtype in ("float32", "float16"):
-            # So many bins that threads share them.
+            # Enough bins for several threads.
             large = Call(direction, dtype, layout, "mixed", (2, 21, 50, 38), 40, (7, 5), threads=(1, 3))
             grid[direction, f"{dtype} {layout} large"] = large
     averages = ("roi_align avg", "MultiScaleRoIAlign avg")
@@ -265,7 +265,7 @@ def crop(call, image, grads, boxes, shared):
 
 
 def digest(call, name):
-    """Return that of shapes, dtypes and bytes, all NaN alike; several if numbers of threads differ."""
+    """Return the digest of shapes, dtypes and bytes, all NaN alike; several if numbers of threads differ."""
     digests = []
     for num_threads in call.threads:
         digest = hashlib.blake2b(digest_size=8)

@@ -58,7 +58,7 @@ class Operator:
     gradients: tuple[str, ...] = ("backward",)  # of "backward" and "boxes"
     gradient_takes: tuple[str, ...] = ("input_shape",)  # beside grad_output and boxes
     fixed: dict[str, Any] = dataclasses.field(default_factory=dict)  # settings that make it this operator
-    position_sensitive: bool = False  # each bin reads channels of its own
+    position_sensitive: bool = False  # each bin reads its own channels
     linear: bool = True  # in its map
     leaves_out_last: bool = False  # the last row and column, forward; not backward
     quick: bool = True  # its textbook does not visit channel after channel
@@ -202,7 +202,7 @@ class Operator:
 
 
 def assert_textbook(operator, direction, call, results, message="", least=0.0, **options):
-    """The results of a call are those of the textbook but for rounding; least: what may underflow."""
+    """The results of a call equal the textbook's up to rounding; least: what may underflow."""
     wanted, largest = operator.expected(direction, call, **options), operator.largest(direction, call)
     for actual, expected, most in zip(results, wanted, largest, strict=True):
         assert actual.shape == expected.shape
@@ -339,7 +339,7 @@ def with_z(boxes):
 
 @dataclasses.dataclass(frozen=True)
 class Pyramid(Operator):
-    """MultiScaleRoIAlign of two maps: spatial_scale is that of the finer one, a power of two."""
+    """MultiScaleRoIAlign of two maps: spatial_scale belongs to the finer one, a power of two."""
 
     def map_sizes(self, size):  # noqa: D102
         return [tuple(size), tuple(-(-side // 2) for side in size)]
@@ -383,7 +383,7 @@ def pyramid_backward(*, grad_output, x, boxes, image_shapes, **settings):
 
 
 def of_levels(of_one, direction, call, bounded=False):
-    """The reference of a pyramid from that of one map."""
+    """The reference of a pyramid, built from the reference of one map."""
     return reference_pyramid.by_level(direction, call, functools.partial(of_one, bounded=bounded))
 
 

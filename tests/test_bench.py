@@ -88,7 +88,7 @@ def test_boxes_and_features_are_the_same_each_time():
 
 
 def test_quick_run(run, tmp_path):
-    """With whichever libraries are installed."""
+    """With the libraries that are installed."""
     path = tmp_path / "bench.json"
     status, printed, errors = run("--quick", "--workload", "P5-single", "--threads", 1, "--json", path)
     assert (status, errors) == (0, [])
@@ -171,7 +171,7 @@ def test_rows_pool_what_they_say(operator):
 
 @pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "boxes_backward"])
 def test_peers_have_the_operator(operator):
-    """Whichever are installed agree with cyroialign."""
+    """All installed ones agree with cyroialign."""
     workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
     if operator not in POSITION_SENSITIVE:
         workload = workload._replace(channels=9)
@@ -218,7 +218,7 @@ def test_every_operator_in_one_run(run, peers, tmp_path):
 
 
 def test_narrow_rows_that_are_wrong_are_not_timed(monkeypatch):
-    """Those of a type have its tolerance and no more."""
+    """Rows of a type have its tolerance and no more."""
     true_call = cyroialign.roi_align
 
     def off(input, *args, out, **kwargs):

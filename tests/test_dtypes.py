@@ -134,7 +134,7 @@ def test_backward_is_float32_rounded(memory, dtype, name):
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("memory", MEMORY)
 def test_gradient_of_boxes(memory, dtype):
-    """Its sums are float64 and its result is float32, whatever the map."""
+    """Its sums are float64 and its result is float32 for every map."""
     dtype, (arrange, layout) = dtype_of(dtype), MEMORY[memory]
     input, gradient = arrays(dtype)
     if memory == "read-only":
@@ -174,7 +174,7 @@ def test_out(memory, dtype, name):
 @pytest.mark.parametrize("name", FORWARD)
 @pytest.mark.parametrize("dtype", HALVES)
 def test_rounding_raises_no_floating_point_errors(dtype, name):
-    """Subnormal and infinite results are results; so they are where a program wants to hear of its own."""
+    """Subnormal and infinite results are no errors, even if a program makes its own raise."""
     dtype = dtype_of(dtype)
     input, gradient = arrays(dtype, position_sensitive=name.startswith("ps"))
     input.flat[::7] = gradient.flat[::3] = np.finfo(np.float16).max
@@ -401,7 +401,7 @@ def growth(name, layout, direction):
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", NARROW)
 def test_no_converted_copy(dtype, layout, direction, run_python):
-    """The gradient's float32 sums are those of a few rows at a time."""
+    """The gradient's float32 sums are kept for a few rows at a time."""
     if direction == "backward" and dtype in BYTES:
         pytest.skip("it has no gradient")
     dtype_of(dtype)

@@ -91,7 +91,7 @@ def test_equals_torchvision(extra_blocks, dtype):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_equals_the_definition(sizes, images, dtype, block, seed):
-    """Whatever the sizes of the levels, and wherever blocks of rows begin and end."""
+    """For levels of any size, and blocks of rows that begin and end anywhere."""
     rng = np.random.default_rng(seed)
     channels = rng.integers(1, 5, len(sizes)).tolist()
     fpn = FeaturePyramidNetwork(channels, int(rng.integers(1, 5)))

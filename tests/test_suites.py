@@ -1,4 +1,4 @@
-"""The asv suites: that each has the form asv needs, and that those of small calls run."""
+"""The asv suites: each has the form that asv needs, and the suites of small calls run."""
 
 import importlib
 import inspect

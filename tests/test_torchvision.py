@@ -138,7 +138,7 @@ def test_multi_scale(order):
 
 
 def test_accelerated_operators():
-    """The bits of cyroialign, in torchvision's order of memory; afterwards those of torchvision."""
+    """The bits of cyroialign, in torchvision's memory order; afterwards torchvision's bits."""
     input, boxes, output_size, *settings = some_call(1, torch.float32)
     results = {}
     for order in (torch.contiguous_format, torch.channels_last):

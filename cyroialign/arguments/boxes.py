@@ -95,7 +95,7 @@ def _read(
         rows, box_dtype, given = _read_list(boxes, batch_indices, images, columns)
     elif batch_indices is None:
         array = _corners(boxes, "boxes", columns)
-        # A copy even of what fits: the kernels rely on indices that nobody can change after the check.
+        # Always a copy: the kernels rely on indices that nobody can change after the check.
         rows, box_dtype, given = np.array(array, np.float64, order="C"), array.dtype, [array]
     else:
         array = _corners(boxes, "boxes", columns - 1)

@@ -50,9 +50,9 @@ def get_num_threads() -> int:
 
     Notes
     -----
-    GNU's OpenMP runtime hangs in a child that was forked after its parent used threads. There is no
-    way to mend that from here, so a forked child stays serial, even if it is told otherwise. Results
-    do not depend on the number of threads. Children that are spawned are not affected.
+    GNU's OpenMP runtime hangs in a child that was forked after its parent used threads. This cannot be
+    fixed from here, so a forked child stays serial, even if told otherwise. Results do not depend on
+    the number of threads. Spawned children are not affected.
 
     A number that was set is what calls use. One that is only granted is the most: a call uses fewer
     where others need the cores, as the guide to threads tells.

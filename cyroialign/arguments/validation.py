@@ -283,7 +283,7 @@ def box_array(value: Any, name: str, columns: int) -> np.ndarray:
 def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
     if len(shape) != 2 or shape[1] != columns:
         hint = (
-            f"; (K, {columns - 1}) needs batch_indices, or a list of one array an image"
+            f"; (K, {columns - 1}) needs batch_indices, or a list of one array per image"
             if columns in NUMBERS_OF_BOXES and shape[1:] == (columns - 1,)
             else ""
         )
@@ -296,7 +296,7 @@ def batch_index_array(value: Any, rows: int, name: str = "batch_indices") -> np.
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name} must have an integer dtype, got {array.dtype}")
     if array.shape != (rows,):
-        raise ValueError(f"{name} must have shape ({rows},), one a row of boxes, got {array.shape}")
+        raise ValueError(f"{name} must have shape ({rows},), one per row of boxes, got {array.shape}")
     return array
 
 
@@ -313,7 +313,7 @@ def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int, columns
         raise ValueError("a list of boxes has one array per image already: omit batch_indices")
     if len(boxes) != images:
         raise ValueError(
-            f"a list of boxes must have one array an image, {images} for this input, got {len(boxes)}; "
+            f"a list of boxes must have one array per image, {images} for this input, got {len(boxes)}; "
             f"rows of ({NUMBERS_OF_BOXES[columns]}) must come as one array or as lists of numbers"
         )
 
@@ -344,7 +344,7 @@ def room_for_volume_boxes(lengths: Sequence[int], bins: Sequence[int], boxes: in
 def raise_bad_box(
     box: np.ndarray, where: str, images: int, spatial_scale: tuple[float, ...], single: bool
 ) -> NoReturn:
-    """Say what is wrong with the box, a row of `NUMBERS_OF_BOXES`, that the kernels refused."""
+    """Report what is wrong with the box, a row of `NUMBERS_OF_BOXES`, that the kernels refused."""
     index, *corners = box.tolist()
     names = NUMBERS_OF_BOXES[len(box)].removeprefix("batch_index, ")
     if not index.is_integer():

@@ -22,7 +22,7 @@ def narrow(name: str) -> str:
     choice(name, "dtype", dtypes.NARROW)
     if name == "bfloat16":
         try:
-            importlib.import_module("ml_dtypes")  # which tells NumPy of the name
+            importlib.import_module("ml_dtypes")  # registers the name with NumPy
         except ImportError as error:
             raise CommandError(f'{error}; --dtype bfloat16 needs: pip install "cyroialign[bench]"') from error
     return name

@@ -62,7 +62,7 @@ def measure(
     for peer in peers:
         try:
             rows += peer.rows(problem)
-        except Exception as error:  # whatever a foreign library raises
+        except Exception as error:  # a foreign library may raise anything
             excluded[peer.library] = reason(error)
     rows, disagreeing = agreeing(rows)
     calls = {row.name: row.call for row in rows} | {FLOOR: floor(problem)}
@@ -85,7 +85,7 @@ def agreeing(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
         try:
             result = np.asarray(row.call()).copy()  # the next call may use its memory again
             error = _difference(result, expected.setdefault(row.direction, result))
-        except Exception as raised:  # whatever a foreign library raises
+        except Exception as raised:  # a foreign library may raise anything
             excluded[row.name] = reason(raised)
         else:
             if error <= row.tolerance:
@@ -111,9 +111,9 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Time each call once a round; return its seconds by name, one number a round.
 
-    In turns, because a shared machine is faster at one time than at another: whatever slows a round slows
-    all calls alike, and ratios stay. `say` hears which part is done and whose turn it is. After `bound`
-    seconds a round is the last; there is always one.
+    Calls are interleaved because a shared machine is faster at some times than at others: whatever slows a
+    round slows all calls alike, and ratios stay. `say` is told which part is done and whose turn it is. After
+    `bound` seconds no further round starts; there is always one.
     """
     start = time.perf_counter()
     repeats = {name: _repeats(call) for name, call in calls.items()}

@@ -31,7 +31,7 @@ ALIGNED = {"half_pixel": True, "output_half_pixel": False}
 MODES = {"avg": "avg", "max": "onnx_max"}
 PART = 2**17  # results that a thread takes at once; benchmarks/onnx_graph.py: calling Python costs 30 µs
 PARTS = 4  # for each thread at most, since some RoIs take longer than others
-LEGACY = {"coordinate_transformation_mode": "output_half_pixel"}  # all that opsets before 16 know
+LEGACY = {"coordinate_transformation_mode": "output_half_pixel"}  # the only mode before opset 16
 
 
 def reference_evaluator(model: "onnx.ModelProto | bytes | str | os.PathLike[str]") -> ReferenceEvaluator:
@@ -177,7 +177,7 @@ class RoiAlign(OpRun):
         super().__init__(onnx_node, run_params, schema)
 
     def run(self, *inputs: np.ndarray, **options: Any) -> Any:
-        """Compute; onnx makes one TypeError of all, which those of signal handlers are not to become."""
+        """Compute; onnx turns every error into a TypeError, which a signal handler's must not become."""
         compute: Callable[..., Any] = super().run
         try:
             return compute(*inputs, **options)
@@ -217,14 +217,14 @@ class MaxRoiPool(RoiAlign):
 
 
 class _Evaluator(ReferenceEvaluator):
-    """Has the operators in the functions of a model too, which make evaluators of their class."""
+    """Has the operators in a model's functions too, which make evaluators of their class."""
 
     def __init__(self, proto: Any, *, new_ops: Sequence[type[OpRun]] | None = None, **options: Any) -> None:
         super().__init__(proto, new_ops=[RoiAlign, MaxRoiPool, *(new_ops or ())], **options)
 
 
 def _register(options: "onnxruntime.SessionOptions") -> None:
-    """Tell options of our operator, unless they were told before: twice is an error of ONNX Runtime."""
+    """Register our operator in options, unless it is there already: twice is an error of ONNX Runtime."""
     try:
         options.get_session_config_entry(REGISTERED)
     except RuntimeError:
@@ -294,7 +294,7 @@ def _settings(
     sampling_ratio: int,
     spatial_scale: float,
 ) -> dict[str, Any]:
-    """Say in the words of `roi_align` what the attributes of a node say."""
+    """Translate the attributes of a node to the arguments of `roi_align`."""
     validation.choice(mode, "mode", tuple(MODES))
     validation.choice(coordinate_transformation_mode, "coordinate_transformation_mode", tuple(ALIGNED))
     return {
@@ -324,7 +324,7 @@ def _prepare(attributes: dict[str, Any]) -> "Compute":
             )
 
         if input.ndim != 4 or boxes.ndim != 2 or batch_indices.shape != boxes.shape[:1]:
-            roi_align(input, boxes, batch_indices=batch_indices, **settings)  # says what is wrong
+            roi_align(input, boxes, batch_indices=batch_indices, **settings)  # raises what is wrong
         rois = len(boxes)
         out = run.allocate((rois, input.shape[1], *settings["output_size"]))
         parts = min(rois, PARTS * threads, out.size // PART) if threads > 1 else 1

@@ -62,10 +62,10 @@ def crop_and_resize(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong: a box that is not finite, an image that does not exist, an
-        image without pixels. The message names the first bad box. `out` is untouched then.
+        If a shape or value is wrong: a box that is not finite, an image that does not exist, an
+        image without pixels. The message names the first bad box. In that case `out` is unchanged.
 
     See Also
     --------
@@ -81,7 +81,7 @@ def crop_and_resize(
     sample outside [0, H - 1] or [0, W - 1] is `extrapolation_value`. "nearest" rounds halves up.
 
     Positions are computed in float32, as TensorFlow does, if `image` and `boxes` are both float32 or
-    narrower, else in float64. Results have the same bits for every number of threads and every SIMD level,
+    narrower, else in float64. Results have the same bits for any number of threads and any SIMD level,
     and do not depend on the other boxes of the call. Time and memory do not grow with how far a box reaches
     outside the image. A NaN or infinity reaches only the bins whose samples lie next to it.
 
@@ -154,7 +154,7 @@ def crop_and_resize_backward(
     Notes
     -----
     It is the transpose of `crop_and_resize` with an `extrapolation_value` of 0, for both methods. Results
-    have the same bits for every number of threads and every SIMD level.
+    have the same bits for any number of threads and any SIMD level.
 
     Examples
     --------
@@ -214,7 +214,7 @@ def crop_and_resize_boxes_backward(
     Notes
     -----
     As in TensorFlow a sample outside the image has no gradient, and on an axis where it lies on a pixel no
-    slope. Results have the same bits for every number of threads and every SIMD level.
+    slope. Results have the same bits for any number of threads and any SIMD level.
 
     Examples
     --------

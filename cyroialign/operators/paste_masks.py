@@ -58,10 +58,10 @@ def paste_masks(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong: a box that is not finite, masks that are not square. The message
-        names the first bad box. `out` is untouched then.
+        If a shape or value is wrong: a box that is not finite, masks that are not square. The message
+        names the first bad box. In that case `out` is unchanged.
 
     See Also
     --------

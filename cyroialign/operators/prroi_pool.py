@@ -69,7 +69,7 @@ def prroi_pool(
     --------
     prroi_pool_backward : the gradient to the feature map.
     prroi_pool_boxes_backward : the gradient to the boxes.
-    PrRoIPool : the same as an object that keeps the settings.
+    PrRoIPool : the same, as an object that keeps the settings.
     roi_align : the mean of some samples of each bin.
 
     Notes
@@ -85,7 +85,7 @@ def prroi_pool(
 
     The edges of a box are computed in float32 if `input` and `boxes` are both float32 or narrower, else in
     float64, and all between them in float64. A bin so short that its ends are the same number is the value
-    of the surface there. The result of a map of float16 or bfloat16 (that of the package ml_dtypes) is what
+    of the surface there. The result of a map of float16 or bfloat16 (from the package ml_dtypes) is what
     float32 gives, rounded once, to nearest; that of uint8 or int8 is of float32, since a mean of bytes is
     none. Such maps are converted in registers, as they are read.
 
@@ -145,7 +145,7 @@ def prroi_pool_backward(
     layout, num_threads : optional
         As in `prroi_pool`.
     out : ndarray, optional
-        Array of shape `input_shape` to fill and return, as in `prroi_pool`; what it held is lost.
+        Array of shape `input_shape` to fill and return, as in `prroi_pool`; it is overwritten.
 
     Returns
     -------
@@ -155,10 +155,10 @@ def prroi_pool_backward(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong, as in `prroi_pool`, or where `grad_output`, `boxes` and
-        `input_shape` do not fit each other. `out` is untouched then.
+        If a shape or value is wrong, as in `prroi_pool`, or if `grad_output`, `boxes` and
+        `input_shape` do not fit each other. In that case `out` is unchanged.
 
     See Also
     --------
@@ -169,7 +169,7 @@ def prroi_pool_backward(
     The integral is linear in the map, and this is its transpose: ``(prroi_pool(x) * g).sum() == (x *
     prroi_pool_backward(g)).sum()`` to rounding. The sums of a gradient of float16 or bfloat16 are kept in
     float32, and rounded once in the end. They run in an order that depends on the boxes alone, without atomic
-    operations, so that the result has the same bits for every number of threads and every SIMD level.
+    operations, so that the result has the same bits for any number of threads and any SIMD level.
 
     Examples
     --------
@@ -226,9 +226,9 @@ def prroi_pool_boxes_backward(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong, as in `prroi_pool`, or where `grad_output`, `boxes` and `input` do
+        If a shape or value is wrong, as in `prroi_pool`, or if `grad_output`, `boxes` and `input` do
         not fit each other.
 
     See Also
@@ -254,7 +254,7 @@ def prroi_pool_boxes_backward(
     order that the box alone decides: results have the same bits for every number of threads, every SIMD level
     and either layout, whichever other boxes are in the call. Time and memory do not grow with how far a box
     reaches outside the map. A NaN or infinity of the map reaches only the boxes that its hat overlaps. Maps
-    of float16, bfloat16 (that of the package ml_dtypes), uint8 and int8 are copied as float32.
+    of float16, bfloat16 (from the package ml_dtypes), uint8 and int8 are copied as float32.
 
     Examples
     --------
@@ -280,7 +280,7 @@ def prroi_pool_boxes_backward(
 
 
 class PrRoIPool(Settings):
-    """`prroi_pool` and its gradients with settings that stay.
+    """`prroi_pool` and its gradients, with fixed settings.
 
     Parameters
     ----------

@@ -67,16 +67,16 @@ def roi_align_3d(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong: a box that is not finite, a volume that does not exist or has no
-        voxels. The message names the first bad box. `out` is untouched then.
+        If a shape or value is wrong: a box that is not finite, a volume that does not exist or has no
+        voxels. The message names the first bad box. In that case `out` is unchanged.
 
     See Also
     --------
     roi_align : the same on two axes.
     roi_align_3d_backward : the gradient to the volume.
-    RoIAlign3D : the same as an object that keeps the settings.
+    RoIAlign3D : the same, as an object that keeps the settings.
 
     Notes
     -----
@@ -94,7 +94,7 @@ def roi_align_3d(
 
     Positions are computed in float32 if `input` and `boxes` are both float32 or narrower, else in float64.
     Volumes of float16, bfloat16, uint8 and int8 are converted in registers as they are read. Results have the
-    same bits for every number of threads and every SIMD level, and do not depend on the other boxes of the
+    same bits for any number of threads and any SIMD level, and do not depend on the other boxes of the
     call. A NaN or infinity reaches only the bins that sample one of its neighbours.
 
     Examples
@@ -148,7 +148,7 @@ def roi_align_3d_backward(
     layout, num_threads : optional
         As in `roi_align_3d`.
     out : ndarray, optional
-        Array of shape `input_shape` to fill and return, as in `roi_align_3d`; what it held is lost.
+        Array of shape `input_shape` to fill and return, as in `roi_align_3d`; it is overwritten.
 
     Returns
     -------
@@ -158,17 +158,17 @@ def roi_align_3d_backward(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong, as in `roi_align_3d`, or where `grad_output`, `boxes` and
-        `input_shape` do not fit each other. `out` is untouched then.
+        If a shape or value is wrong, as in `roi_align_3d`, or if `grad_output`, `boxes` and
+        `input_shape` do not fit each other. In that case `out` is unchanged.
 
     Notes
     -----
     The mean is linear in the volume, and this is its transpose: ``(roi_align_3d(x) * g).sum() == (x *
     roi_align_3d_backward(g)).sum()`` to rounding. Sums of a gradient of float16 or bfloat16 are kept in
     float32 and rounded once in the end. They run in an order that depends on the boxes alone, so that the
-    result has the same bits for every number of threads and every SIMD level.
+    result has the same bits for any number of threads and any SIMD level.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def roi_align_3d_backward(
 
 
 class RoIAlign3D(Settings):
-    """`roi_align_3d` and its gradient with settings that stay.
+    """`roi_align_3d` and its gradient, with fixed settings.
 
     Parameters
     ----------

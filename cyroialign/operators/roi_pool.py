@@ -142,7 +142,7 @@ def roi_pool_backward(
     grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
         Gradient to the result of `roi_pool`; (K, height, width, C) with ``layout="NHWC"``.
     input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 or int8 where that is float32
-        The feature map that was pooled: the winners are looked for in it again.
+        The feature map that was pooled: the winner of each bin, its largest pixel, is found again from it.
     boxes, output_size, spatial_scale, batch_indices
         As given to `roi_pool`.
     layout, num_threads : optional

@@ -27,7 +27,7 @@ MOST_RANKS = 2**24  # that float32 has, one for each pixel of a plane
 
 
 def operator(function: Any) -> Any:
-    """Make a function on CPU tensors the operator of its name, without derivatives.
+    """Register a function on CPU tensors as the operator of its name, without derivatives.
 
     `torch.library.custom_op` would add those that it knows, and it knows neither forward mode nor torch.func.
     """

@@ -93,7 +93,7 @@ cdef void shape_mean(Call* call) noexcept nogil:
     cdef Level* level
     cover_with_strips(call)
     call.sparse = is_crop(settings.pooling)
-    # Gradients are summed chunk by chunk, so the lanes must have no say in how many RoIs a chunk has.
+    # Gradients are summed chunk by chunk, so the number of RoIs in a chunk must not depend on the lanes.
     call.window = 0
     call.non_temporal = not backward and call.rois * call.channels * area >= NON_TEMPORAL_BYTES // bytes
     if settings.channels_last:

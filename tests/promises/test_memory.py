@@ -63,7 +63,7 @@ def run_changed(operator, direction, call, layout, change, names=None, **options
 @every_layout
 @pytest.mark.parametrize("name", ODD)
 def test_odd_memory(operator, direction, layout, name):
-    """Of all arrays at once, and of one at a time: those of a call may differ in what they are."""
+    """Of all arrays at once, and of one at a time: the arrays of a call may be of different kinds."""
     odd = ODD[name]
     for dtype in operator.dtypes:
         if dtype not in (*FLOATS, *INSTALLED):
@@ -131,7 +131,7 @@ def test_inputs_stay_as_they_are(operator, direction, layout):
 @with_out
 @every_layout
 def test_out(operator, direction, layout):
-    """It is filled whatever it held, in either order, and returned; what lies around it stays."""
+    """It is filled regardless of what it held, in either order, and returned; its surroundings stay."""
     for dtype in operator.dtypes:
         if dtype not in (*FLOATS, *INSTALLED):
             continue
@@ -162,7 +162,7 @@ def test_out(operator, direction, layout):
 @every_direction
 @every_layout
 def test_surroundings_are_not_used(operator, direction, layout):
-    """Whatever lies around the arrays, be it NaN."""
+    """Regardless of what lies around the arrays, even NaN."""
 
     def around(dtype):
         return np.iinfo(dtype).max if dtype in BYTES else np.nan

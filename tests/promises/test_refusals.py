@@ -64,7 +64,7 @@ EVERYWHERE = [  # arguments of any direction, the error, parts of its message
     ({"boxes": BOXES[:, 1:], "batch_indices": [True] * 3}, TypeError, "integer dtype|bool"),
     ({"boxes": BOXES[:, 1:], "batch_indices": 0}, TypeError, "batch_indices|int"),
     ({"boxes": BOXES[:, 1:], "batch_indices": [0, 2, 1]}, ValueError, "boxes[1] has batch_index 2|2 images"),
-    # The first bad row is named, whatever is wrong with it.
+    # The first bad row is named, no matter what is wrong with it.
     ({"boxes": boxes_with(1, 0, 2)}, ValueError, "boxes[1] has batch_index 2, but input has 2 images"),
     ({"boxes": boxes_with(2, 0, -1)}, ValueError, "boxes[2] has batch_index -1, but input has 2 images"),
     ({"boxes": boxes_with(1, 0, 0.5)}, ValueError, "boxes[1] has batch_index 0.5, which is not a whole"),

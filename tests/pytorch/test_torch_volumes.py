@@ -94,7 +94,7 @@ def test_compile(order):
         (
             {"boxes": [torch.zeros(3, 6)]},
             ValueError,
-            "one array an image, 2 for this input, got 1; rows of .* z2",
+            "one array per image, 2 for this input, got 1; rows of .* z2",
         ),
         ({"output_size": (2, 2)}, ValueError, r"an int or \(depth, height, width\)"),
         ({"spatial_scale": (1.0, 1.0)}, ValueError, r"a number or three, \(z, y, x\)"),
