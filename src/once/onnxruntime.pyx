@@ -103,7 +103,7 @@ def call(function, *args, **options):
 
 
 def is_about_arguments(error):
-    """Tell whether this package raised it about its arguments, rather than a signal handler within its code."""
+    """Tell whether this package raised it about its arguments, and not a signal handler in its code."""
     if not isinstance(error, (TypeError, ValueError)):
         return False
     step = error.__traceback__
