@@ -207,7 +207,7 @@ def test_every_operator_in_one_run(run, peers, tmp_path):
     status, printed, errors = run(*words, "--json", path, "--markdown", page)
     assert (status, errors) == (0, [])
     found = [(result["operator"], result["name"]) for result in json.loads(path.read_text())["results"]]
-    several = ("multiscale", *POSITION_SENSITIVE)
+    several = ("multiscale", "roi_align_3d", *POSITION_SENSITIVE)  # these have workloads of their own
     assert found == [(operator, "P5-single") for operator in OPERATORS if operator not in several]
     lines = page.read_text().splitlines()
     assert lines[0].startswith("How many times as fast as the fastest peer")

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 import reference_crop as textbook
-from narrow import NARROW, dtype_of
+from narrow import BYTES, NARROW, dtype_of
 
 from cyroialign import (
     crop_and_resize,
@@ -42,7 +42,9 @@ def close(actual, expected, tolerance):
 
 def some_image(dtype="float64", seed=0, shape=SHAPE):
     values = np.random.default_rng(seed).uniform(-1, 1, shape)
-    return np.uint8(128 + 127 * values) if dtype == "uint8" else values.astype(dtype_of(dtype))
+    if dtype == "uint8":
+        return np.uint8(128 + 127 * values)
+    return np.int8(127 * values) if dtype == "int8" else values.astype(dtype_of(dtype))
 
 
 def boxes_of_all_kinds(dtype=np.float64):
@@ -133,9 +135,9 @@ def test_narrow_types(dtype, method, layout):
     given = boxes, indices, CROP, method, 0.3
     result = crop_and_resize(image, *given, layout=layout)
     wide = crop_and_resize(image.astype(np.float32), *given, layout=layout)
-    assert result.dtype == (np.float32 if dtype == "uint8" else image.dtype)
+    assert result.dtype == (np.float32 if dtype in BYTES else image.dtype)
     np.testing.assert_array_equal(result, wide.astype(result.dtype))
-    if dtype == "uint8":
+    if dtype in BYTES:
         return
     grad = turned(some_image(dtype, 4, (len(boxes), *CROP, SHAPE[3])), layout)
     result = crop_and_resize_backward(grad, boxes, indices, image.shape, method, layout=layout)

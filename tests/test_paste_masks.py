@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from narrow import NARROW, dtype_of
+from narrow import BYTES, NARROW, dtype_of
 from reference_paste import paste_masks as textbook
 
 from cyroialign import num_threads, paste_masks
@@ -21,6 +21,8 @@ def some_masks(count, side=7, dtype="float64", seed=0):
     masks = np.random.default_rng(seed).uniform(-1, 1, (count, 1, side, side))
     if dtype == "uint8":
         return np.uint8(128 + 127 * masks)
+    if dtype == "int8":
+        return np.int8(127 * masks)
     return masks.astype(dtype_of(dtype))
 
 
@@ -69,7 +71,7 @@ def test_against_the_textbook(rule, padding, dtype):
     masks = some_masks(len(boxes), dtype=dtype)
     result = paste_masks(masks, boxes, IMAGE, rule=rule, padding=padding)
     expected = textbook(masks, boxes, IMAGE, rule, padding, boxes.dtype)
-    assert result.dtype == (np.float32 if dtype == "uint8" else masks.dtype)
+    assert result.dtype == (np.float32 if dtype in BYTES else masks.dtype)
     tolerance = TOLERANCE.get(dtype, 255 * 2e-6)
     np.testing.assert_allclose(result.astype(np.float64), expected, rtol=0, atol=tolerance)
     assert (expected != 0).any(axis=(1, 2, 3)).sum() > 10
