@@ -31,7 +31,7 @@ def crop_and_resize(
 
     Parameters
     ----------
-    image : (N, H, W, C) array of float32, float64, float16, bfloat16 or uint8
+    image : (N, H, W, C) array of float32, float64, float16, bfloat16, uint8 or int8
         Images or feature maps; (N, C, H, W) with ``layout="NCHW"``. Memory in the order of either layout is
         read in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 4) array
@@ -56,7 +56,7 @@ def crop_and_resize(
     Returns
     -------
     (K, height, width, C) ndarray
-        Of the dtype of `image`, but float32 for uint8, and of its memory order; (K, C, height, width) with
+        Of the dtype of `image`, but float32 for uint8 and int8, and of its memory order; (K, C, height, width) with
         ``layout="NCHW"``. TensorFlow has float32 for all.
 
     Raises

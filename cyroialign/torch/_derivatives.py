@@ -71,12 +71,14 @@ def differentiable(
     def kernel(keyset: Any, *arguments: Any) -> Any:
         given = tensors_of(arguments)
         # There is one level, of which a trace of torch.func.jvp by torch.compile does not tell Python.
-        level = 0 if torch._C._are_functorch_transforms_active() else None
-        duals = [
-            forward_ad.unpack_dual(one, level=level) if one.is_floating_point() else (one, None)
-            for one in given
-        ]
-        tangents = [tangent for _, tangent in duals]
+        level = 0 if torch._C._are_functorch_transforms_active() else forward_ad._current_level
+        duals, tangents = [], []
+        if level >= 0:
+            duals = [
+                forward_ad.unpack_dual(one, level=level) if one.is_floating_point() else (one, None)
+                for one in given
+            ]
+            tangents = [tangent for _, tangent in duals]
         if any(one is not None for one in tangents):
             primals = with_tensors(arguments, iter([primal for primal, _ in duals]))
             result, tangent = kernel(keyset, *primals), forward(tangents, *primals)

@@ -41,7 +41,9 @@ def operator(function: Any) -> Any:
 
 def to_array(tensor: Tensor) -> np.ndarray:
     """View a tensor as an array."""
-    reach = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    reach = tensor.numel()
+    if not tensor.is_contiguous():
+        reach = 1 + sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
     needed = (tensor.storage_offset() + reach) * tensor.element_size() if tensor.numel() else 0
     held = tensor.untyped_storage().nbytes()
     if held < needed:  # of which torch would show NumPy what lies there now

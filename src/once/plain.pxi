@@ -205,8 +205,8 @@ def forward_plain(
     cdef Py_buffer* view = plain.view(input, 4)
     cdef Call* call = &plain.call
     y = x = output_size
-    if type(output_size) is tuple and len(<tuple> output_size) == 2:
-        y, x = <tuple> output_size
+    if (type(output_size) is tuple or type(output_size) is list) and len(output_size) == 2:
+        y, x = output_size
     if view == NULL or type(boxes) is _ndarray and out is not None and may_overlap(boxes, out):
         return None
     plain.kind = plain_kind(input)
@@ -234,12 +234,13 @@ def backward_plain(
     cdef Py_ssize_t shape[4]
     cdef int i, y = 1 if channels_last else 2
     if (
-        view == NULL or type(input_shape) is not tuple or len(<tuple> input_shape) != 4
+        view == NULL or type(input_shape) is not tuple and type(input_shape) is not list
+        or len(input_shape) != 4
         or type(boxes) is _ndarray and out is not None and may_overlap(boxes, out)
     ):
         return None
     for i in range(4):
-        side = (<tuple> input_shape)[i]
+        side = input_shape[i]
         if type(side) is not int or not 0 < side <= LONGEST:
             return None
         shape[i] = side
@@ -252,7 +253,7 @@ def backward_plain(
         and view.shape[0] == call.rois and view.shape[3 if channels_last else 1] == call.channels
     ):
         return None
-    return plain.fill(input_shape, out, BACKWARD, threads_for, num_threads)
+    return plain.fill(tuple(input_shape), out, BACKWARD, threads_for, num_threads)
 
 
 cdef bint may_overlap(object boxes, object out) except -1:
