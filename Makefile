@@ -31,7 +31,7 @@ heavy: .venv/with-test  ## run the tests that need 20 GB of memory
 lint: .venv/with-dev  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src
 	$(BIN)/mypy
 
 docs: .venv/with-docs  ## build the site: docs/_build/html/index.html
