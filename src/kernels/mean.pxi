@@ -90,31 +90,43 @@ cdef void backward_pixels(
     cdef const Run* run
     cdef int y, end, x, r
     find_lines(roi, rows, &y, &end)
-    if (
-        call.sparse
-        and most_lines_taps(&roi.y, y, end - y) <= 2 and most_lines_taps(&roi.x, 0, roi.x.size) <= 2
-    ):
-        backward_sparse(call, roi, sums, rows, y, end)
-        return
     for y in range(y, end):
         sum_pixels[pooled](lines, call.pitch, source, channels, call.settings.bins_x, n, &roi.y, y)
         for r in range(roi.runs):
             run = roi.run + r
             target = sums + ((roi.map_row[y] - rows.first) * roi.level.width + run.column) * rows.pitch
-            # Taps of one group (see weighted_sum) may be summed aside.
-            if call.ragged and most_lines_taps(&roi.x, run.slot, run.strips) <= 4:
-                sum_ragged(scratch.at[STAGED], lines, n, &roi.x, run.slot, run.slot + run.strips)
-                add_numbers(target, scratch.at[STAGED], n * run.strips)
-                continue
             for x in range(run.strips):
                 sum_channels[real](target, lines, n, &roi.x, run.slot + x, True, True)
                 target += rows.pitch
 
 
-cdef inline int most_lines_taps(const Axis* axis, int first, int count) noexcept nogil:
-    """The most taps that one of some lines has."""
+cdef void backward_ragged(
+    const Call* call, const RoI* roi, real* sums, const Rows* rows, const Scratch* scratch
+) noexcept nogil:
+    """`backward_pixels` where pixels are no whole number of vectors; no line of x has more taps than a group.
+
+    So a row of pixels may be summed aside, and added as one.
+    """
+    cdef Py_ssize_t n = rows.length
+    cdef const pooled* source = call.bins + in_bins(call, roi, rows.channel)
+    cdef real* lines = scratch.at[LINES]
+    cdef real* target
+    cdef const Run* run
+    cdef int y, end, r
+    find_lines(roi, rows, &y, &end)
+    for y in range(y, end):
+        sum_pixels[pooled](lines, call.pitch, source, call.channels, call.settings.bins_x, n, &roi.y, y)
+        for r in range(roi.runs):
+            run = roi.run + r
+            target = sums + ((roi.map_row[y] - rows.first) * roi.level.width + run.column) * rows.pitch
+            sum_ragged(scratch.at[STAGED], lines, n, &roi.x, run.slot, run.slot + run.strips)
+            add_numbers(target, scratch.at[STAGED], n * run.strips)
+
+
+cdef inline int most_lines_taps(const Axis* axis) noexcept nogil:
+    """The most taps that a line has."""
     cdef int i, most = 0
-    for i in range(first, first + count):
+    for i in range(axis.size):
         most = max(most, axis.indptr[i + 1] - axis.indptr[i])
     return most
 
@@ -415,9 +427,16 @@ cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scr
     cdef Py_ssize_t area = call.settings.bins_y * call.settings.bins_x, i
     while roi < last:
         if roi.top < rows.last and rows.first < roi.bottom:
-            if call.settings.channels_last:
-                if call.sparse and roi + 1 < last:
+            if call.sparse and call.settings.channels_last:
+                if roi + 1 < last:
                     prefetch_bins(call, roi + 1, rows)
+                if most_lines_taps(&roi.x) <= 2 and most_lines_taps(&roi.y) <= 2:
+                    backward_sparse(call, roi, piece.sums, rows)
+                else:
+                    backward_pixels(call, roi, piece.sums, rows, scratch)
+            elif call.ragged and most_lines_taps(&roi.x) <= 4:
+                backward_ragged(call, roi, piece.sums, rows, scratch)
+            elif call.settings.channels_last:
                 backward_pixels(call, roi, piece.sums, rows, scratch)
             else:
                 if roi + 1 < last:  # its bins lie far from these: benchmarks/backward.py, P4-box

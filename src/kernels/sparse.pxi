@@ -87,15 +87,16 @@ cdef void forward_sparse(
 
 
 cdef void backward_sparse(
-    const Call* call, const RoI* roi, real* sums, const Rows* rows, int y, int end
+    const Call* call, const RoI* roi, real* sums, const Rows* rows
 ) noexcept nogil:
-    """`backward_pixels` for lines [y, end), where no pixel has more than two bins on an axis."""
+    """`backward_pixels` where no pixel has more than two bins on an axis."""
     cdef Py_ssize_t channels = call.channels
     cdef const pooled* source = call.bins + in_bins(call, roi, rows.channel)
     cdef Py_ssize_t place[2]
     cdef const Run* run
     cdef real* target
-    cdef int x, r, t, i
+    cdef int y, end, x, r, t, i
+    find_lines(roi, rows, &y, &end)
     for y in range(y, end):
         for r in range(roi.runs):
             run = roi.run + r
