@@ -9,6 +9,11 @@ from cyroialign.operators.ps_roi_align import PSRoIAlign, ps_roi_align, ps_roi_a
 from cyroialign.operators.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool_backward
 from cyroialign.operators.roi_align import RoIAlign, roi_align, roi_align_backward
 from cyroialign.operators.roi_align_boxes import roi_align_boxes_backward
+from cyroialign.operators.roi_align_rotated import (
+    RoIAlignRotated,
+    roi_align_rotated,
+    roi_align_rotated_backward,
+)
 from cyroialign.operators.roi_pool import RoIPool, roi_pool, roi_pool_backward
 from cyroialign.pyramid.anchors import AnchorGenerator
 from cyroialign.pyramid.fpn import FeaturePyramidNetwork
@@ -22,6 +27,7 @@ __all__ = [
     "PSRoIAlign",
     "PSRoIPool",
     "RoIAlign",
+    "RoIAlignRotated",
     "RoIPool",
     "__version__",
     "assign_levels",
@@ -36,6 +42,8 @@ __all__ = [
     "roi_align",
     "roi_align_backward",
     "roi_align_boxes_backward",
+    "roi_align_rotated",
+    "roi_align_rotated_backward",
     "roi_pool",
     "roi_pool_backward",
     "set_num_threads",

@@ -18,6 +18,7 @@ cdef enum:  # a pooling: what becomes of the samples or pixels of a bin; the ord
     PS_ROI_ALIGN
     PS_ROI_POOL
     PRROI_POOL
+    ROI_ALIGN_ROTATED
     POOLINGS
 
 
@@ -48,6 +49,7 @@ cdef enum:  # buffers of a thread, in numbers of type real; src/once/shapes.pxi 
     GRAD_LINE
     GRAD_BINS
     GRADIENT  # rows of a gradient, where it is narrower than its sums
+    PATCHED  # patches of the samples of a rotated box
     BUFFERS
 
 
@@ -56,6 +58,7 @@ cdef struct Settings:  # of a call
     Py_ssize_t bins_y, bins_x
     int ratio  # samples a bin on each axis; 0: adaptive
     bint aligned
+    bint clockwise  # angles of boxes
     bint single  # T is float, not double
     bint channels_last
     int threads
@@ -69,6 +72,13 @@ cdef struct Axis:  # a sparse matrix (CSR): line i sums weight[t] * source[index
     real* by_start  # how the weights change with the edges of the box: of the gradient to boxes
     real* by_end
     int* outside  # of each line: of a maximum
+
+
+cdef struct Frame:  # a rotated box on its map, in numbers of the type T
+    double x, y  # of its centre
+    double width, height
+    double sine, cosine
+    double slack  # more than rounding moves a sample, in pixels
 
 
 cdef struct Level:  # one map of those that a call pools from
@@ -103,6 +113,11 @@ cdef struct RoI:  # one box and its tables
     int* high
     Py_ssize_t top, bottom  # rows [top, bottom): forward, where bins begin; backward, all that it adds to
     double* to_corners  # gradient to boxes: [x1, y1, x2, y2][channel]
+    Frame frame  # of a rotated box, which has no axes
+
+
+cdef struct Patch:  # samples of a rotated bin: rows [top, bottom) of columns [left, right)
+    double top, bottom, left, right
 
 
 cdef struct Rows:  # some rows of one image of a gradient, and a block of their channels
@@ -161,6 +176,7 @@ cdef struct Call:
     Py_ssize_t level_count
     const Py_ssize_t* level_of_box  # NULL: all boxes are of the first
     const double* boxes
+    Py_ssize_t box_numbers  # of each
     Py_ssize_t images, channels, rois  # channels: of the result
     Py_ssize_t map_channels  # of a map: more where each bin has channels of its own
     int threads

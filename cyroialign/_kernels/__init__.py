@@ -23,7 +23,9 @@ from cyroialign._kernels._front import CallSettings, Kernels, RoIs
 __all__ = ["CallSettings", "Kernels", "RoIs", "kernels", "simd", "simd_levels"]
 
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
-MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL, PRROI_POOL = range(7)  # as in src/call.pxd
+MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL, PRROI_POOL, ROI_ALIGN_ROTATED = range(
+    8
+)  # src/call.pxd
 FORWARD, BACKWARD, BOXES_BACKWARD = range(3)
 
 

@@ -1,4 +1,4 @@
-"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2)."""
+"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2), or of rotated boxes in their own numbers."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from cyroialign.arguments import dtypes, validation
 
 
 class Boxes(NamedTuple):
-    """Checked boxes: for the kernels, and as rows of (batch_index, x1, y1, x2, y2).
+    """Checked boxes: for the kernels, and as rows of the batch index and the numbers of a box.
 
     scales has a pair (y, x) for each level; single: T is float32; given: the user's arrays.
     """
@@ -28,6 +28,21 @@ def read_boxes(
     rows, single, given = _read(boxes, batch_indices, images, dtype)
     scales = (validation.spatial_scale(spatial_scale, single),)
     return _checked(boxes, rows, images, scales, None, aligned, single, given)
+
+
+def read_rotated_boxes(
+    boxes: Any,
+    batch_indices: Any,
+    images: int,
+    dtype: np.dtype,
+    spatial_scale: Any,
+    aligned: bool,
+    clockwise: bool,
+) -> Boxes:
+    """Read rotated boxes: (cx, cy, width, height, angle) in place of corners."""
+    rows, single, given = _read(boxes, batch_indices, images, dtype, validation.ROTATED)
+    scales = (validation.spatial_scale(spatial_scale, single),)
+    return _checked(boxes, rows, images, scales, None, aligned, single, given, clockwise)
 
 
 def read_boxes_of_levels(
@@ -52,9 +67,10 @@ def _checked(
     aligned: bool,
     single: bool,
     given: list[np.ndarray],
+    clockwise: bool = False,
 ) -> Boxes:
     """Refuse the first box for which no result is defined."""
-    rois = RoIs(rows, images, scales, levels, aligned, single)
+    rois = RoIs(rows, images, scales, levels, aligned, single, clockwise)
     if rois.bad >= 0:
         row = rois.bad
         where = place_in_list(boxes, row) if is_by_image(boxes) else f"boxes[{row}]"
@@ -64,20 +80,24 @@ def _checked(
 
 
 def _read(
-    boxes: Any, batch_indices: Any, images: int, dtype: np.dtype
+    boxes: Any,
+    batch_indices: Any,
+    images: int,
+    dtype: np.dtype,
+    numbers: tuple[str, ...] = validation.CORNERS,
 ) -> tuple[np.ndarray, bool, list[np.ndarray]]:
-    """Rows of (batch_index, x1, y1, x2, y2) in float64, in which every index and float32 coordinate is exact.
+    """Rows of the batch index and the numbers of a box in float64, in which every index and float32 coordinate is exact.
 
     Then whether the geometry is computed in float32, the type T of the contract, and the user's arrays.
     """
     if is_by_image(boxes, batch_indices):
-        rows, box_dtype, given = _read_list(boxes, batch_indices, images)
+        rows, box_dtype, given = _read_list(boxes, batch_indices, images, numbers)
     elif batch_indices is None:
-        array = _corners(boxes, "boxes", 5)
+        array = _corners(boxes, "boxes", len(numbers) + 1, indexed=True)
         # A copy even of what fits: the kernels rely on indices that nobody can change after the check.
         rows, box_dtype, given = np.array(array, np.float64, order="C"), array.dtype, [array]
     else:
-        array = _corners(boxes, "boxes", 4)
+        array = _corners(boxes, "boxes", len(numbers))
         index = validation.batch_index_array(batch_indices, len(array))
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
     single = dtypes.of_sums(dtype) == dtypes.FLOAT32 and np.can_cast(box_dtype, dtypes.FLOAT32)
@@ -90,18 +110,18 @@ def is_by_image(boxes: Any, batch_indices: Any = None) -> bool:
 
 
 def _read_list(
-    boxes: list[Any] | tuple[Any, ...], batch_indices: Any, images: int
+    boxes: list[Any] | tuple[Any, ...], batch_indices: Any, images: int, numbers: tuple[str, ...]
 ) -> tuple[np.ndarray, np.dtype, list[np.ndarray]]:
-    validation.list_of_boxes(boxes, batch_indices, images)
-    given = [_corners(one, f"boxes[{i}]", 4) for i, one in enumerate(boxes)]
+    validation.list_of_boxes(boxes, batch_indices, images, numbers)
+    given = [_corners(one, f"boxes[{i}]", len(numbers)) for i, one in enumerate(boxes)]
     if not given:
-        return np.empty((0, 5)), dtypes.FLOAT32, given
+        return np.empty((0, len(numbers) + 1)), dtypes.FLOAT32, given
     index = np.repeat(np.arange(images), [len(one) for one in given])
     return _join(index, np.concatenate(given)), np.result_type(*given), given
 
 
-def _corners(value: Any, name: str, columns: int) -> np.ndarray:
-    array = validation.box_array(value, name, columns)
+def _corners(value: Any, name: str, columns: int, indexed: bool = False) -> np.ndarray:
+    array = validation.box_array(value, name, columns, indexed)
     if array.dtype.itemsize > 8:  # a longdouble beyond float64 becomes infinite, and that is refused
         with np.errstate(over="ignore"):
             array = array.astype(np.float64)
@@ -109,7 +129,7 @@ def _corners(value: Any, name: str, columns: int) -> np.ndarray:
 
 
 def _join(index: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    rows = np.empty((len(corners), 5))
+    rows = np.empty((len(corners), corners.shape[1] + 1))
     rows[:, 0], rows[:, 1:] = index, corners
     return rows
 

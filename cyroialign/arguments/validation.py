@@ -12,6 +12,8 @@ from cyroialign.arguments import dtypes, foreign
 
 MODES = ("avg", "max", "onnx_max")
 LAYOUTS = ("NCHW", "NHWC")
+CORNERS = ("x1", "y1", "x2", "y2")
+ROTATED = ("cx", "cy", "width", "height", "angle")
 MAX_SAMPLING_RATIO = 32767
 FLOAT32_RANGE = (2.0**-150, 2.0**128 - 2.0**103)  # what lies between, rounds to a float32 above 0 and finite
 MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
@@ -189,8 +191,11 @@ def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str)
         raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {array.dtype}")
 
 
-def box_array(value: Any, name: str, columns: int) -> np.ndarray:
-    """Check dtype and shape of boxes, (K, columns); (0,) is what a list without boxes becomes."""
+def box_array(value: Any, name: str, columns: int, indexed: bool = False) -> np.ndarray:
+    """Check dtype and shape of boxes, (K, columns); (0,) is what a list without boxes becomes.
+
+    indexed: the first column has batch indices.
+    """
     array = foreign.numbers_of(value, name)
     if array.shape == (0,):
         return np.empty((0, columns), bool)  # no type of its own: beside others it changes none
@@ -199,15 +204,15 @@ def box_array(value: Any, name: str, columns: int) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         hint = "; give the arrays of all images as a list" if array.dtype == object else ""
         raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}{hint}")
-    box_shape(array.shape, name, columns)
+    box_shape(array.shape, name, columns, indexed)
     return array
 
 
-def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
+def box_shape(shape: tuple[int, ...], name: str, columns: int, indexed: bool = False) -> None:
     if len(shape) != 2 or shape[1] != columns:
         hint = (
-            "; (K, 4) needs batch_indices, or a list of one array an image"
-            if columns == 5 and shape[1:] == (4,)
+            f"; (K, {columns - 1}) needs batch_indices, or a list of one array an image"
+            if indexed and shape[1:] == (columns - 1,)
             else ""
         )
         rows = "L" if name.endswith("]") else "K"
@@ -231,13 +236,15 @@ def is_list_of_rows(boxes: list[Any] | tuple[Any, ...], batch_indices: Any = Non
     return isinstance(first, (list, tuple)) and bool(first) and isinstance(first[0], numbers.Real)
 
 
-def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int) -> None:
+def list_of_boxes(
+    boxes: Sequence[Any], batch_indices: Any, images: int, numbers: tuple[str, ...] = CORNERS
+) -> None:
     if batch_indices is not None:
         raise ValueError("a list of boxes has one array an image already: leave batch_indices out")
     if len(boxes) != images:
         raise ValueError(
             f"a list of boxes must have one array an image, {images} for this input, got {len(boxes)}; "
-            "rows of (batch_index, x1, y1, x2, y2) must come as one array or as lists of numbers"
+            f"rows of (batch_index, {', '.join(numbers)}) must come as one array or as lists of numbers"
         )
 
 
@@ -251,8 +258,9 @@ def room_for_boxes(height: int, width: int, boxes: int) -> None:
 def raise_bad_box(
     box: np.ndarray, where: str, images: int, spatial_scale: tuple[float, float], single: bool
 ) -> NoReturn:
-    """Say what is wrong with the box (batch_index, x1, y1, x2, y2) that the kernels refused."""
-    index, *corners = box.tolist()
+    """Say what is wrong with the box, as a row of its batch index and numbers, that the kernels refused."""
+    index, *numbers = box.tolist()
+    said = f"({', '.join(ROTATED if len(numbers) == len(ROTATED) else CORNERS)}) = {tuple(numbers)}"
     if not index.is_integer():
         raise ValueError(f"{where} has batch_index {index}, which is not a whole number")
     if not 0 <= index < images:
@@ -260,10 +268,10 @@ def raise_bad_box(
             f"{where} has batch_index {int(index)}, but input has {images} image{'s' * (images != 1)}"
         )
     if not np.isfinite(box).all():
-        raise ValueError(f"{where} must be finite, got (x1, y1, x2, y2) = {tuple(corners)}")
+        raise ValueError(f"{where} must be finite, got {said}")
     kind, (y, x) = "float32" if single else "float64", spatial_scale
     raise ValueError(
-        f"{where} is not finite on the feature map: (x1, y1, x2, y2) = {tuple(corners)} with "
+        f"{where} is not finite on the feature map: {said} with "
         f"spatial_scale={y if y == x else spatial_scale} exceeds what {kind} can hold"
     )
 

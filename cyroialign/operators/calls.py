@@ -17,12 +17,13 @@ from cyroialign._kernels import (
     ONNX_MAX,
     PS_ROI_ALIGN,
     PS_ROI_POOL,
+    ROI_ALIGN_ROTATED,
     ROI_POOL,
     CallSettings,
     kernels,
 )
 from cyroialign.arguments import dtypes, memory_order, validation
-from cyroialign.arguments.boxes import Boxes, read_boxes
+from cyroialign.arguments.boxes import Boxes, read_boxes, read_rotated_boxes
 from cyroialign.arguments.threads import threads_for
 
 POSITION_SENSITIVE = (PS_ROI_ALIGN, PS_ROI_POOL)  # each bin has channels of its own
@@ -37,6 +38,7 @@ def forward(
     spatial_scale: Any,
     sampling_ratio: Any = 0,
     aligned: Any = False,
+    clockwise: Any = False,
     *,
     batch_indices: Any,
     layout: Any,
@@ -47,10 +49,12 @@ def forward(
     given = validation.feature_map(input, "input")
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
+    clockwise = validation.flag(clockwise, "clockwise")
     maps, channels_last = memory_order.in_kernel_order(given, layout)
     bins = validation.output_size(output_size)
     images, channels, height, width = memory_order.sizes(maps.shape, channels_last)
-    rois = read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
+    place = (images, maps.dtype, spatial_scale, aligned)
+    rois = boxes_of(pooling, boxes, batch_indices, *place, clockwise)
     validation.room_for_boxes(height, width, len(rois.rows))
     if pooling in POSITION_SENSITIVE:
         channels = validation.channels_of_bins(channels, bins)
@@ -59,6 +63,23 @@ def forward(
         dtype = dtypes.of_result(maps.dtype)
         memory_order.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
     return pool(pooling, (maps,), rois, size, ratio, layout, channels_last, num_threads, out)
+
+
+def boxes_of(
+    pooling: int,
+    boxes: Any,
+    batch_indices: Any,
+    images: int,
+    dtype: np.dtype,
+    spatial_scale: Any,
+    aligned: bool,
+    clockwise: bool,
+) -> Boxes:
+    """Read boxes in the form that the operator has them in."""
+    place = (images, dtype, spatial_scale, aligned)
+    if pooling == ROI_ALIGN_ROTATED:
+        return read_rotated_boxes(boxes, batch_indices, *place, clockwise)
+    return read_boxes(boxes, batch_indices, *place)
 
 
 def pool(
@@ -93,6 +114,7 @@ def backward(
     spatial_scale: Any,
     sampling_ratio: Any = 0,
     aligned: Any = False,
+    clockwise: Any = False,
     *,
     input: Any = None,
     output_size: Any = None,
@@ -108,12 +130,14 @@ def backward(
     given = [validation.gradient(grad_output)]
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
+    clockwise = validation.flag(clockwise, "clockwise")
     shape = validation.shape_of_input(input_shape)
     if input is not None:
         given.append(validation.map_of_gradient(input, given[0], pooling in WINNERS))
         validation.same_shape(given[1], "input", shape, "that of input_shape")
     images, channels, height, width = size = memory_order.sizes(shape, layout == "NHWC")
-    rois = read_boxes(boxes, batch_indices, images, given[0].dtype, spatial_scale, aligned)
+    place = (images, given[0].dtype, spatial_scale, aligned)
+    rois = boxes_of(pooling, boxes, batch_indices, *place, clockwise)
     if output_size is None:
         grads, channels_last = memory_order.in_kernel_order(given[0], layout)
         validation.fitting_gradient(

@@ -4,8 +4,9 @@
 # the compiler name the level, a macro the type (see numbers.h). No function here fails or allocates.
 
 from cpython.pycapsule cimport PyCapsule_New
+from libc.float cimport DBL_MAX, FLT_MAX
 from libc.limits cimport INT_MAX
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, ceil, fabs, floor, nextafter
 from libc.string cimport memset
 
 from call cimport *
@@ -18,6 +19,9 @@ include "kernels/box_gradient.pxi"
 include "kernels/maximum.pxi"
 include "kernels/roi_pool.pxi"
 include "kernels/position_sensitive.pxi"
+include "geometry/grid.pxi"
+include "geometry/rotated.pxi"
+include "kernels/rotated.pxi"
 
 cdef extern from "kernels/numbers.h":
     int KIND
@@ -39,5 +43,7 @@ if WHOLE_FAMILY:
     table_of_functions.work[FORWARD][PS_ROI_POOL] = position_sensitive_forward
     table_of_functions.work[BACKWARD][PS_ROI_ALIGN] = position_sensitive_backward
     table_of_functions.work[BACKWARD][PS_ROI_POOL] = position_sensitive_backward
+    table_of_functions.work[FORWARD][ROI_ALIGN_ROTATED] = rotated_forward
+    table_of_functions.work[BACKWARD][ROI_ALIGN_ROTATED] = rotated_backward
 
 table = PyCapsule_New(&table_of_functions, "cyroialign.table", NULL)

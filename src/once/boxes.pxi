@@ -1,7 +1,8 @@
-# Boxes, rows of (batch_index, x1, y1, x2, y2): which are defined, and in which order they are visited.
+# Boxes, rows of (batch_index, x1, y1, x2, y2) or (batch_index, cx, cy, width, height, angle): which are defined,
+# and in which order they are visited.
 
 cdef enum:
-    BOX = 5  # numbers of a box
+    ROTATED_BOX = 6  # numbers of one with an angle
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
 
 
@@ -12,11 +13,25 @@ cdef inline bint is_finite(const double* box, double scale_y, double scale_x, bi
     return isfinite(x1) and isfinite(y1) and isfinite(x2 - x1) and isfinite(y2 - y1)
 
 
+cdef inline bint is_frame_finite(
+    const double* box, double scale_y, double scale_x, bint aligned, coordinate T
+) noexcept nogil:
+    """Whether the centre and sides of a rotated box are finite on the map, and its angle."""
+    cdef coordinate x = edge(box[1], scale_x, aligned, T), y = edge(box[2], scale_y, aligned, T)
+    cdef coordinate width = edge(box[3], scale_x, False, T), height = edge(box[4], scale_y, False, T)
+    return isfinite(x) and isfinite(y) and isfinite(width) and isfinite(height) and isfinite(box[5])
+
+
 cdef inline bint is_defined(
-    const double* box, Py_ssize_t images, double scale_y, double scale_x, bint aligned, bint single
+    const double* box, Py_ssize_t numbers, Py_ssize_t images, double scale_y, double scale_x, bint aligned,
+    bint single,
 ) noexcept nogil:
     if not 0 <= box[0] < images or box[0] != floor(box[0]):
         return False
+    if numbers == ROTATED_BOX:
+        if single:
+            return is_frame_finite(box, scale_y, scale_x, aligned, <float> 0)
+        return is_frame_finite(box, scale_y, scale_x, aligned, <double> 0)
     if single:
         return is_finite(box, scale_y, scale_x, aligned, <float> 0)
     return is_finite(box, scale_y, scale_x, aligned, <double> 0)
@@ -31,23 +46,25 @@ cdef class RoIs:
     cdef const double[:, ::1] boxes
     cdef const Py_ssize_t[::1] levels
     cdef tuple scales
-    cdef bint aligned, single
+    cdef bint aligned, single, clockwise
     cdef readonly Py_ssize_t bad
 
     def __cinit__(
         self, const double[:, ::1] boxes, Py_ssize_t images, tuple scales, const Py_ssize_t[::1] levels,
-        bint aligned, bint single,
+        bint aligned, bint single, bint clockwise=False,
     ):
         cdef Py_ssize_t k
         cdef double scale_y, scale_x
         self.boxes, self.levels, self.scales = boxes, levels, scales
-        self.aligned, self.single = aligned, single
+        self.aligned, self.single, self.clockwise = aligned, single, clockwise
         self.bad = -1
         scale_y, scale_x = scales[0]
         for k in range(boxes.shape[0]):
             if levels is not None:
                 scale_y, scale_x = scales[levels[k]]
-            if not is_defined(&boxes[k, 0], images, scale_y, scale_x, aligned, single):
+            if not is_defined(
+                &boxes[k, 0], boxes.shape[1], images, scale_y, scale_x, aligned, single
+            ):
                 self.bad = k
                 break
 
@@ -68,19 +85,23 @@ cdef int compare_visits(const void* first, const void* second) noexcept nogil:
 
 cdef inline Visit visit(const Call* call, Py_ssize_t row) noexcept nogil:
     cdef Visit visit
-    cdef const double* box = call.boxes + BOX * row
+    cdef const double* box = call.boxes + call.box_numbers * row
     cdef const Level* level
     cdef bint aligned = call.settings.aligned
+    cdef double top, left
+    cdef Frame frame
     visit.row = row
     visit.level = call.level_of_box[row] if call.level_of_box != NULL else 0
     level = call.levels + visit.level
     visit.image = <Py_ssize_t> box[0]
-    visit.row_group = <Py_ssize_t> min(
-        max(edge(box[2], level.scale_y, aligned, <double> 0), 0.0), <double> level.height
-    ) // ROW_GROUP
-    visit.column = <Py_ssize_t> min(
-        max(edge(box[1], level.scale_x, aligned, <double> 0), 0.0), <double> level.width
-    )
+    if call.settings.pooling == ROI_ALIGN_ROTATED:
+        frame = frame_of(&call.settings, level, box)
+        top, left = frame.y - reach_y(&frame), frame.x - reach_x(&frame)
+    else:
+        top = edge(box[2], level.scale_y, aligned, <double> 0)
+        left = edge(box[1], level.scale_x, aligned, <double> 0)
+    visit.row_group = <Py_ssize_t> min(max(top, 0.0), <double> level.height) // ROW_GROUP
+    visit.column = <Py_ssize_t> min(max(left, 0.0), <double> level.width)
     return visit
 
 

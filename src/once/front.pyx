@@ -5,7 +5,7 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
-from libc.math cimport INFINITY, ceil, floor, isfinite, nextafter
+from libc.math cimport INFINITY, ceil, fabs, floor, isfinite, nextafter
 from libc.stdio cimport fputs, stderr
 from libc.stdlib cimport abort, free, malloc, qsort
 from libc.string cimport memset
@@ -26,6 +26,7 @@ include "geometry/derivatives.pxi"
 include "geometry/ranges.pxi"
 include "geometry/hats.pxi"
 include "geometry/rules.pxi"
+include "geometry/frames.pxi"
 include "once/boxes.pxi"
 include "once/memory.pxi"
 include "once/plan.pxi"
@@ -88,7 +89,8 @@ cdef class Kernels:
         memset(&call, 0, sizeof(call))
         call.settings, call.direction, call.table = settings.settings, direction, self.table
         call.settings.aligned, call.settings.single = rois.aligned, rois.single
-        call.boxes, call.rois = &rois.boxes[0, 0], rois.boxes.shape[0]
+        call.settings.clockwise = rois.clockwise
+        call.boxes, call.rois, call.box_numbers = &rois.boxes[0, 0], rois.boxes.shape[0], rois.boxes.shape[1]
         if rois.levels is not None:
             call.level_of_box = &rois.levels[0]
         call.bins, call.channels = <pooled*> view.at, view.shape[3 if channels_last else 1]

@@ -63,16 +63,21 @@ cdef void plan_roi(const Call* call, Py_ssize_t i, int thread) noexcept nogil:
     """Fill the tables of RoI i of a chunk."""
     cdef const Visit* visit = call.visits + (call.first - call.ordered + i)
     cdef const Level* level = call.levels + visit.level
-    cdef const double* box = call.boxes + BOX * visit.row
+    cdef const double* box = call.boxes + call.box_numbers * visit.row
     cdef RoI* roi = call.planned + i
-    cdef Side y = side_of(&call.settings, level, box, True), x = side_of(&call.settings, level, box, False)
+    cdef Side y, x
     cdef Draft draft
     cdef int* slot
     cdef int lines
     roi.row, roi.image, roi.level = visit.row, visit.image, level
     place_roi(call, roi, call.tables + i * call.table_bytes)
+    if call.settings.pooling == ROI_ALIGN_ROTATED:
+        roi.frame = frame_of(&call.settings, level, box)
+        find_rows_of_frame(&roi.frame, level.height, roi)
+        return
     place_draft(call, &draft, &slot, call.drafts + thread * call.draft_bytes)
 
+    y, x = side_of(&call.settings, level, box, True), side_of(&call.settings, level, box, False)
     y.length -= call.margin
     x.length -= call.margin
     draft.room = call.taps_y
