@@ -197,10 +197,11 @@ cdef int walk_patches(Walk* walk, Sample* samples, Py_ssize_t stride, coordinate
     cdef const Grid* columns = &walk.x
     cdef Patch* patch
     cdef double share
-    cdef bint wide, tall
+    cdef bint by_rows, by_columns  # whether places change with them
     cdef coordinate yy[2]
     cdef coordinate xx[2]
-    cdef coordinate x, y, top, bottom, left, right
+    cdef coordinate y[4]
+    cdef coordinate x[4]
     cdef int n = 0, i
     while walk.patches and n < SAMPLES:
         patch = walk.patch + walk.patches - 1
@@ -208,31 +209,36 @@ cdef int walk_patches(Walk* walk, Sample* samples, Py_ssize_t stride, coordinate
         yy[1] = position(rows, walk.bin_y, max(previous_sample(patch.bottom), patch.top), T)
         xx[0] = position(columns, walk.bin_x, patch.left, T)
         xx[1] = position(columns, walk.bin_x, max(previous_sample(patch.right), patch.left), T)
-        top = bottom = turned_y(walk.frame, yy[0], xx[0])
-        left = right = turned_x(walk.frame, yy[0], xx[0])
-        for i in range(1, 4):
-            y = turned_y(walk.frame, yy[i // 2], xx[i % 2])
-            x = turned_x(walk.frame, yy[i // 2], xx[i % 2])
-            top, bottom, left, right = min(top, y), max(bottom, y), min(left, x), max(right, x)
-        if bottom < -1 or top > walk.level.height or right < -1 or left > walk.level.width:
+        for i in range(4):
+            y[i] = turned_y(walk.frame, yy[i // 2], xx[i % 2])
+            x[i] = turned_x(walk.frame, yy[i // 2], xx[i % 2])
+        by_rows = y[0] != y[2] or y[1] != y[3] or x[0] != x[2] or x[1] != x[3]
+        by_columns = y[0] != y[1] or y[2] != y[3] or x[0] != x[1] or x[2] != x[3]
+        if not (
+            meets(y, max(walk.first, -1.0), min(walk.last, <double> walk.level.height))
+            and meets(x, -1, walk.level.width)
+        ):
             walk.patches -= 1
-        elif bottom < walk.first or top > walk.last:
-            walk.patches -= 1
-        elif top == bottom and left == right:
+        elif not (by_rows or by_columns):
             share = samples_between(rows, patch.top, patch.bottom) / rows.per_bin
             share *= samples_between(columns, patch.left, patch.right) / columns.per_bin
-            n += read_sample(walk, samples + n, top, left, share, stride)
+            n += read_sample(walk, samples + n, y[0], x[0], share, stride)
             walk.patches -= 1
         else:  # the first half comes first
-            wide = next_sample(patch.left) < patch.right
-            tall = next_sample(patch.top) < patch.bottom
             patch[1] = patch[0]
-            if tall and not (wide and patch.right - patch.left > patch.bottom - patch.top):
+            if by_rows and not (by_columns and patch.right - patch.left > patch.bottom - patch.top):
                 patch.top = patch[1].bottom = middle_of(patch.top, patch.bottom)
             else:
                 patch.left = patch[1].right = middle_of(patch.left, patch.right)
             walk.patches += 1
     return n
+
+
+cdef inline bint meets(const coordinate* corners, double low, double high) noexcept nogil:
+    """Whether one of the samples of a patch can lie between two places."""
+    cdef coordinate first = min(min(corners[0], corners[1]), min(corners[2], corners[3]))
+    cdef coordinate last = max(max(corners[0], corners[1]), max(corners[2], corners[3]))
+    return last >= low and first <= high
 
 
 cdef inline double middle_of(double first, double last) noexcept nogil:
