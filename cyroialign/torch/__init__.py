@@ -39,7 +39,7 @@ except ImportError as error:
     ) from error
 
 from cyroialign.torch import _derivatives  # noqa: F401  gives the operators theirs
-from cyroialign.torch._functions import ps_roi_align, roi_align, roi_pool
+from cyroialign.torch._functions import ps_roi_align, roi_align, roi_align_rotated, roi_pool
 from cyroialign.torch._modules import MultiScaleRoIAlign, RoIAlign
 from cyroialign.torch._torchvision import accelerate_torchvision
 
@@ -49,5 +49,6 @@ __all__ = [
     "accelerate_torchvision",
     "ps_roi_align",
     "roi_align",
+    "roi_align_rotated",
     "roi_pool",
 ]

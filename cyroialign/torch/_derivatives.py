@@ -264,6 +264,7 @@ linear(
     operators.roi_align_levels_backward,
     operators.roi_align_levels_boxes_backward,
 )
+linear("roi_align_rotated", operators.roi_align_rotated, operators.roi_align_rotated_backward)
 linear("ps_roi_align", operators.ps_roi_align, operators.ps_roi_align_backward)
 of_maximum(operators.roi_pool, operators.roi_pool_backward, operators.roi_pool_at_winners)
 for one in operators.ALL:

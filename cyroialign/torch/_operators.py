@@ -1,7 +1,7 @@
 """What PyTorch dispatches: the operators on CPU tensors, and the shape and order of their results.
 
-Each takes its maps first, a tensor or the levels of a pyramid, and its boxes as rows of (batch_index, x1, y1,
-x2, y2). A spatial_scale is two numbers, (y, x). `_derivatives` says how they are differentiated.
+Each takes its maps first, a tensor or the levels of a pyramid, and its boxes as rows of the batch index and the
+numbers of a box. A spatial_scale is two numbers, (y, x). `_derivatives` says how they are differentiated.
 """
 
 import math
@@ -119,6 +119,36 @@ def roi_align_boxes_backward(
     settings = (scale_of(scale_y, scale_x), sampling_ratio, aligned)
     gradient[:, 1:] = call(cyroialign.roi_align_boxes_backward, grad_output, input, boxes, *settings)
     return gradient
+
+
+@operator
+def roi_align_rotated(
+    input: Tensor,
+    boxes: Tensor,
+    output_size: Sequence[int],
+    scale_y: float,
+    scale_x: float,
+    sampling_ratio: int,
+    aligned: bool,
+    clockwise: bool,
+) -> Tensor:
+    settings = (output_size, scale_of(scale_y, scale_x), sampling_ratio, aligned, clockwise)
+    return call(cyroialign.roi_align_rotated, input, boxes, *settings)
+
+
+@operator
+def roi_align_rotated_backward(
+    grad_output: Tensor,
+    boxes: Tensor,
+    input_shape: Sequence[int],
+    scale_y: float,
+    scale_x: float,
+    sampling_ratio: int,
+    aligned: bool,
+    clockwise: bool,
+) -> Tensor:
+    settings = (input_shape, scale_of(scale_y, scale_x), sampling_ratio, aligned, clockwise)
+    return call(cyroialign.roi_align_rotated_backward, grad_output, boxes, *settings)
 
 
 @operator
@@ -354,6 +384,8 @@ def fake(operator: Any, function: Callable[..., Any]) -> None:
 fake(roi_align, like_bins)
 fake(roi_align_backward, like_map)
 fake(roi_align_boxes_backward, like_boxes)
+fake(roi_align_rotated, like_bins)
+fake(roi_align_rotated_backward, like_map)
 fake(ps_roi_align, like_position_sensitive_bins)
 fake(ps_roi_align_backward, like_map)
 fake(roi_pool, like_bins)
