@@ -62,6 +62,7 @@ cdef struct Settings:  # of a call
     bint single  # T is float, not double
     bint channels_last
     int threads
+    bint at_most  # so many threads, or fewer if others need the cores
 
 
 cdef struct Axis:  # a sparse matrix (CSR): line i sums weight[t] * source[index[t]], indptr[i] <= t < indptr[i + 1]
@@ -134,6 +135,7 @@ cdef struct Cursor:  # bins of a RoI that begin in a row tile: [first_y, last_y)
 cdef struct Scratch:  # of one thread
     real* at[BUFFERS]
     Cursor* cursors
+    long long computed  # nanoseconds, where the threads of the call are its own choice
 
 
 cdef struct Piece:  # of the work of a call: who carries it out owns what it writes
@@ -187,6 +189,7 @@ cdef struct Call:
     Py_ssize_t pitch  # from line to line of the scratch
     Py_ssize_t batch  # rows of bins, or lines, that a kernel takes at once
     bint non_temporal  # results are written past the caches
+    bint ragged  # pixels are no whole number of vectors: rows of them are put together in scratch
     bint staged  # they, or narrow ones, are put together in scratch before they are written
     # Tables
     bint transposed  # axes turn bins into pixels, for the gradient of a mean

@@ -17,7 +17,14 @@ class RoIs:
 
 class CallSettings:
     def __init__(
-        self, pooling: int, bins_y: int, bins_x: int, ratio: int, channels_last: bool, threads: int
+        self,
+        pooling: int,
+        bins_y: int,
+        bins_x: int,
+        ratio: int,
+        channels_last: bool,
+        threads: int,
+        at_most: bool = False,
     ) -> None: ...
 
 class Kernels:

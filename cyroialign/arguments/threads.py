@@ -54,7 +54,7 @@ def get_num_threads() -> int:
     way to mend that from here, so a forked child stays serial, even if it is told otherwise. Results
     do not depend on the number of threads. Children that are spawned are not affected.
     """
-    return threads_for(None)
+    return threads_for(None)[0]
 
 
 @contextmanager
@@ -83,14 +83,19 @@ def num_threads(n: int) -> Iterator[None]:
         _context_setting.reset(token)
 
 
-def threads_for(requested: int | None) -> int:
-    """Threads for a call that was given ``num_threads=requested``."""
+class AtMost(int):
+    """A number of threads that nobody asked for: a call may do with fewer."""
+
+
+def threads_for(requested: int | None) -> tuple[int, bool]:
+    """Threads for a call that was given ``num_threads=requested``, and whether it may do with fewer."""
+    at_most = isinstance(requested, AtMost)
     if requested is not None:
         requested = validation.thread_count(requested, "num_threads")
     if _forked or OPENMP is None:
-        return 1
-    threads = requested or _context_setting.get() or _process_setting or _default()
-    return min(threads, MOST_THREADS)
+        return 1, False
+    said = requested or _context_setting.get() or _process_setting
+    return min(said or _default(), MOST_THREADS), said is None or at_most
 
 
 def _default() -> int:

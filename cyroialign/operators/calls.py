@@ -100,7 +100,7 @@ def pool(
         maps = tuple(map(dtypes.as_sums, maps))
     target = memory_order.target_for(out, size, dtypes.of_result(maps[0].dtype), layout, channels_last)
     if target.size:
-        settings = CallSettings(pooling, *size[2:], ratio, channels_last, threads)
+        settings = CallSettings(pooling, *size[2:], ratio, channels_last, *threads)
         bits = tuple(map(dtypes.as_bits, maps))
         kernels(maps[0].dtype).forward(settings, bits, rois.rois, dtypes.as_bits(target))
     return memory_order.delivered(target, out, dtype, layout, channels_last)
@@ -179,7 +179,7 @@ def scatter(
     targets = [memory_order.target_for(out, size, grads.dtype, layout, channels_last) for size in sizes]
     if grads.size and targets[0].size:
         bins = memory_order.sizes(grads.shape, channels_last)[2:]
-        settings = CallSettings(pooling, *bins, ratio, channels_last, threads)
+        settings = CallSettings(pooling, *bins, ratio, channels_last, *threads)
         if maps is not None:
             maps = tuple(
                 memory_order.in_given_order(one.astype(grads.dtype, copy=False), layout, channels_last)
@@ -223,7 +223,7 @@ def boxes_backward(
             maps, grads = dtypes.as_sums(maps), dtypes.as_sums(grads)
         grads = memory_order.in_given_order(grads, layout, channels_last)
         bins = memory_order.sizes(grads.shape, channels_last)[2:]
-        settings = CallSettings(pooling, *bins, ratio, channels_last, threads)
+        settings = CallSettings(pooling, *bins, ratio, channels_last, *threads)
         kernels(maps.dtype).boxes_backward(settings, grads, (maps,), rois.rois, target)
     if not rois.single:
         return target

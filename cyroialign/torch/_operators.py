@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import cyroialign
+from cyroialign.arguments.threads import AtMost
 from cyroialign.pyramid.levels import infer_scales, level_range
 
 NAMESPACE = "cyroialign"
@@ -74,7 +75,7 @@ def scale_of(y: float, x: float) -> Any:
 def call(function: Callable[..., np.ndarray], *arguments: Any) -> Tensor:
     """Call a function of arrays with tensors, on as many threads as torch uses."""
     arrays = [to_array(one) if isinstance(one, Tensor) else one for one in arguments]
-    return to_tensor(function(*arrays, num_threads=torch.get_num_threads()))
+    return to_tensor(function(*arrays, num_threads=AtMost(torch.get_num_threads())))
 
 
 @operator
@@ -322,7 +323,7 @@ def pooler(
         sampling_ratio,
         canonical_scale=canonical_scale,
         canonical_level=canonical_level,
-        num_threads=torch.get_num_threads(),
+        num_threads=AtMost(torch.get_num_threads()),
         **given,
     )
 

@@ -28,11 +28,13 @@ cdef void forward_pixels(
     cdef real* lines = scratch.at[LINES]
     cdef real* sums
     cdef const Run* run
-    cdef int y, x, r, low = roi.strips, high = 0, first, last
-    for x in range(first_x, last_x):
-        if roi.high[x]:
-            low = min(low, roi.low[x])
-            high = max(high, roi.high[x])
+    cdef int y, x, r, low = 0, high = roi.strips, first, last
+    if call.tiled:
+        low, high = roi.strips, 0
+        for x in range(first_x, last_x):
+            if roi.high[x]:
+                low = min(low, roi.low[x])
+                high = max(high, roi.high[x])
     for y in range(first_y, last_y):
         if roi.y.indptr[y] == roi.y.indptr[y + 1]:
             for x in range(first_x, last_x):
@@ -46,12 +48,31 @@ cdef void forward_pixels(
                     lines + first * call.pitch, call.pitch,
                     source + (run.column + first - run.slot) * channels, channels, last - first, n, &roi.y, y,
                 )
+        if call.ragged:
+            sum_ragged(scratch.at[STAGED], lines, n, &roi.x, first_x, last_x)
+            target = bins + (y * settings.bins_x + first_x) * channels
+            write_out(target, scratch.at[STAGED], (last_x - first_x) * n, call.non_temporal)
+            continue
         for x in range(first_x, last_x):
             target = bins + (y * settings.bins_x + x) * channels
             sums = scratch.at[STAGED] if call.staged else <real*> target
             sum_channels[real](sums, lines, n, &roi.x, x, False, False)
             if call.staged:
                 write_out(target, sums, n, call.non_temporal)
+
+
+cdef void sum_ragged(
+    real* target, const real* lines, Py_ssize_t n, const Axis* axis, int first, int last
+) noexcept nogil:
+    """Lines of an axis for n numbers each, side by side, where n is no whole number of vectors.
+
+    Whole vectors all the same: what one reads too far is not used, and what it writes too far, the next line
+    writes again. There is room behind both.
+    """
+    cdef int i
+    for i in range(first, last):
+        weighted_sum[real](target, 0, lines, 0, 1, (n + LANES - 1) // LANES, axis, i, False, False)
+        target += n
 
 
 cdef void backward_pixels(
@@ -70,9 +91,30 @@ cdef void backward_pixels(
         for r in range(roi.runs):
             run = roi.run + r
             target = sums + ((roi.map_row[y] - rows.first) * roi.level.width + run.column) * rows.pitch
+            if call.ragged and most_lines_taps(&roi.x, run.slot, run.strips) <= 4:  # one group: see weighted_sum
+                sum_ragged(scratch.at[STAGED], lines, n, &roi.x, run.slot, run.slot + run.strips)
+                add_numbers(target, scratch.at[STAGED], n * run.strips)
+                continue
             for x in range(run.strips):
                 sum_channels[real](target, lines, n, &roi.x, run.slot + x, True, True)
                 target += rows.pitch
+
+
+cdef inline int most_lines_taps(const Axis* axis, int first, int count) noexcept nogil:
+    """The most taps that one of some lines has."""
+    cdef int i, most = 0
+    for i in range(first, first + count):
+        most = max(most, axis.indptr[i + 1] - axis.indptr[i])
+    return most
+
+
+cdef inline void add_numbers(real* target, const real* source, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i = 0
+    while i + LANES <= n:
+        store(target + i, load(target + i) + load(source + i))
+        i += LANES
+    if i < n:
+        store_first(target + i, load_first(target + i, n - i) + load_first(source + i, n - i), n - i)
 
 
 cdef inline void find_lines(const RoI* roi, const Rows* rows, int* first, int* last) noexcept nogil:
@@ -301,6 +343,9 @@ cdef void mean_forward(const Call* call, const Piece* piece, const Scratch* scra
     if not call.settings.channels_last:
         for i in range(piece.first, piece.last):
             forward_planes(call, rois + i, piece.channel, scratch)
+    elif not call.tiled:
+        for i in range(piece.first, piece.last):
+            forward_pixels(call, rois + i, piece.channel, 0, rois[i].y.size, 0, rois[i].x.size, scratch)
     else:
         # RoIs are in the order of their rows: for the same work in each of its parts, a tile deals them out.
         i = piece.part

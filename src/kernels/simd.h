@@ -200,13 +200,23 @@ static inline void copy_first(void *to, const void *from, ptrdiff_t n, size_t si
         memcpy(target, source, size);
 }
 
+#if defined(__AVX512VL__)
+#define FIRST(n) ((__mmask8)((1u << (n)) - 1)) /* n < LANES */
+#endif
+
 static inline lanes load_first(const real *from, ptrdiff_t n)
 {
     if (n >= LANES)
         return load(from);
+#if defined(__AVX512VL__) && REAL_BYTES == 4
+    return _mm256_maskz_loadu_ps(FIRST(n), from);
+#elif defined(__AVX512VL__)
+    return _mm256_maskz_loadu_pd(FIRST(n), from);
+#else
     real all[8] = {0};
     copy_first(all, from, n, sizeof(real));
     return load(all);
+#endif
 }
 
 static inline void store_first(real *to, lanes v, ptrdiff_t n)
@@ -215,9 +225,15 @@ static inline void store_first(real *to, lanes v, ptrdiff_t n)
         store(to, v);
         return;
     }
+#if defined(__AVX512VL__) && REAL_BYTES == 4
+    _mm256_mask_storeu_ps(to, FIRST(n), v);
+#elif defined(__AVX512VL__)
+    _mm256_mask_storeu_pd(to, FIRST(n), v);
+#else
     real all[8] = {0};
     store(all, v);
     copy_first(to, all, n, sizeof(real));
+#endif
 }
 
 /* One step of a transposition: of each two vectors d apart, the first gets the numbers FIRST of both,

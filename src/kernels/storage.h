@@ -198,6 +198,9 @@ static inline lanes load_first_pixels(const pixel *from, ptrdiff_t n)
 {
     if (n >= LANES)
         return load_pixels(from);
+#if !NARROW && !defined(CYROIALIGN_UINT8)
+    return load_first(from, n);
+#endif
     pixel all[8] = {0};
     copy_first(all, from, n, sizeof(pixel));
     return load_pixels(all);
@@ -209,6 +212,10 @@ static inline void store_first_pooled(pooled *to, lanes v, ptrdiff_t n)
         store_pooled(to, v);
         return;
     }
+#if !NARROW
+    store_first(to, v, n);
+    return;
+#endif
     pooled all[8] = {0};
     store_pooled(all, v);
     copy_first(to, all, n, sizeof(pooled));

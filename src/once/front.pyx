@@ -15,6 +15,12 @@ from call cimport *
 cdef extern from "once/team.h" nogil:
     int threads_to_be_had(int wanted)
 
+cdef extern from "once/load.h" nogil:
+    long long wall_ns()
+    long long thread_ns()
+    int threads_worth_having(int most)
+    void note_call(int threads, long long wall, long long computed)
+
 cdef enum:
     LINE_BYTES = 64  # of the caches: vectors that cross a line cost twice
 
@@ -41,11 +47,13 @@ cdef class CallSettings:
     cdef Settings settings
 
     def __cinit__(
-        self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint channels_last, int threads
+        self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint channels_last, int threads,
+        bint at_most=False,
     ):
         self.settings.pooling = pooling
         self.settings.bins_y, self.settings.bins_x, self.settings.ratio = bins_y, bins_x, ratio
-        self.settings.channels_last, self.settings.threads = channels_last, threads
+        self.settings.channels_last = channels_last
+        self.settings.threads, self.settings.at_most = threads, at_most
 
 
 cdef class Kernels:

@@ -22,7 +22,10 @@ cdef int carry_out(Call* call) except -1:
     """
     cdef Py_ssize_t i
     cdef bint ready
+    cdef long long begin = 0, computed = 0
     with nogil:
+        if call.settings.at_most:
+            begin = wall_ns()
         ready = open_call(call)
         while ready and call.first < call.rois:
             begin_chunk(call)
@@ -42,6 +45,10 @@ cdef int carry_out(Call* call) except -1:
                 ):
                     add_channels(call, i)
             call.first += call.count
+        if call.settings.at_most and ready:
+            for i in range(call.threads):
+                computed += call.scratch[i].computed
+            note_call(call.threads, wall_ns() - begin, computed)
         free(call.memory)
     if not ready:
         raise MemoryError("no memory for the tables of the RoIs")
@@ -59,6 +66,8 @@ cdef bint open_call(Call* call) noexcept nogil:
     call.threads = settings.threads
     if call.rois * call.channels * settings.bins_y * settings.bins_x < SERIAL_BINS:
         call.threads = 1
+    elif settings.at_most and call.threads > 1:
+        call.threads = threads_worth_having(call.threads)
     call.threads = threads_to_be_had(call.threads)
     shape_call(call)
     call.capacity = max(1, min(call.rois, CHUNK_TAPS // roi_weight(call)))
@@ -95,6 +104,7 @@ cdef size_t place_call(Call* call, char* memory) noexcept nogil:
     if memory != NULL:
         for i in range(call.threads):
             place_scratch(call, call.scratch + i, scratches + i * scratch_bytes)
+            call.scratch[i].computed = 0
             place_draft(call, &draft, &slot, call.drafts + i * call.draft_bytes)
             memset(slot, 0, max(call.height, call.map_width) * sizeof(int))
     return room.used
@@ -170,11 +180,15 @@ cdef const RoI* first_roi(const Call* call, const Level* level, Py_ssize_t image
 cdef void work_on(const Call* call, Py_ssize_t number, int thread) noexcept nogil:
     """Carry out one piece of a chunk."""
     cdef Piece piece
-    cdef const Scratch* scratch = call.scratch + thread
+    cdef Scratch* scratch = call.scratch + thread
+    cdef bint timed = call.settings.at_most and call.threads > 1
+    cdef long long begin = thread_ns() if timed else 0
     locate(call, number, &piece)
     if call.direction == BACKWARD:
         locate_sums(call, &piece, scratch)
     call.table.work[call.direction][call.settings.pooling](call, &piece, scratch)
+    if timed:
+        scratch.computed += thread_ns() - begin
 
 
 cdef void locate(const Call* call, Py_ssize_t number, Piece* piece) noexcept nogil:

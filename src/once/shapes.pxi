@@ -10,6 +10,7 @@ cdef enum:
     PLANES = 4  # blocks of planes a thread that are enough, backward
     MOST_TILES = 1 << 10  # each looks at all RoIs, which must not cost more than pooling them
     TILE_REALS = 1 << 17  # numbers in a row tile of a channels-last map, backward: benchmarks/layouts.py
+    TILED_CHANNELS = 32  # pixels of fewer channels stay in the caches as they are: benchmarks/layouts.py
     ROW_BATCH = 8  # rows that the x step of a channels-first map takes at once
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
     NON_TEMPORAL_BYTES = 1 << 23  # results from so many on are written past the caches: ForwardSizeSuite
@@ -42,7 +43,7 @@ cdef void shape_call(Call* call) noexcept nogil:
     call.taps_x = room_for_taps(pooling, settings.bins_x, settings.ratio, call.map_width)
     call.lines_y, call.lines_x, call.weights_x = settings.bins_y, settings.bins_x, 1
     call.window, call.units, call.batch, call.pitch, call.strip_width = call.rois, 1, 1, 0, 0
-    call.transposed = call.tiled = call.non_temporal = call.staged = False
+    call.transposed = call.tiled = call.non_temporal = call.staged = call.ragged = False
     call.margin = 0
     memset(call.reals, 0, sizeof(call.reals))
     for i in range(call.level_count):
@@ -99,11 +100,12 @@ cdef void shape_mean(Call* call) noexcept nogil:
         cut_into_blocks(call, pixel_block(
             call, pixels, wanted // (call.images * call.height if backward else call.rois) + 1
         ))
-        call.tiled = not backward
+        call.tiled = not backward and call.width >= TILED_CHANNELS
         call.staged = not backward and (narrow or call.non_temporal)
         call.pitch = call.x_stride = call.width
-        call.reals[LINES] = pixels * call.width
-        call.reals[STAGED] = call.width
+        call.ragged = call.blocks == 1 and call.width % lanes != 0
+        call.reals[LINES] = pixels * call.width + lanes
+        call.reals[STAGED] = ((call.strips if backward else bins_x) if call.ragged else 1) * call.width + lanes
     elif backward:
         cut_into_blocks(call, lanes)
         call.x_stride = 1

@@ -172,7 +172,7 @@ def test_threads_of_torch(threads, monkeypatch):
 
     def spy(requested):
         seen.append(requested)
-        return 1
+        return 1, False
 
     monkeypatch.setattr("cyroialign.operators.calls.threads_for", spy)
     torch.set_num_threads(threads)
