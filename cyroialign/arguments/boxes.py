@@ -1,4 +1,4 @@
-"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2), or of rotated boxes in their own numbers."""
+"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2), or those of rotated boxes."""
 
 from typing import Any, NamedTuple
 
@@ -86,7 +86,7 @@ def _read(
     dtype: np.dtype,
     numbers: tuple[str, ...] = validation.CORNERS,
 ) -> tuple[np.ndarray, bool, list[np.ndarray]]:
-    """Rows of the batch index and the numbers of a box in float64, in which every index and float32 coordinate is exact.
+    """Rows of batch index and numbers in float64, in which every index and float32 coordinate is exact.
 
     Then whether the geometry is computed in float32, the type T of the contract, and the user's arrays.
     """

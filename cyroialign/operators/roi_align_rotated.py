@@ -85,7 +85,7 @@ def roi_align_rotated(
 
     Notes
     -----
-    The samples of a box ``roi_w`` wide and ``roi_h`` high, each a side times `spatial_scale`, are a grid around
+    The samples of a box ``roi_w`` wide and ``roi_h`` high, its sides times `spatial_scale`, are a grid around
     the origin. Sample ``i`` of ``g`` in bin ``p`` lies at
 
     .. math:: x' = -roi_w / 2 + p \cdot bin_w + (i + 1/2) \cdot bin_w / g
@@ -96,9 +96,10 @@ def roi_align_rotated(
         y &= y' \cos \alpha - x' \sin \alpha + c_y \cdot scale - offset \\
         x &= y' \sin \alpha + x' \cos \alpha + c_x \cdot scale - offset
 
-    where offset is 1/2 if aligned, else 0. From there on all is as in `roi_align`: a sample more than one pixel
-    outside the map is 0, others are clamped to the map and interpolated between four pixels, and a bin is the
-    mean of its samples, or 0 if it has none. A side below 0 with a fixed `sampling_ratio` mirrors the box.
+    where offset is 1/2 if aligned, else 0. From there on all is as in `roi_align`: a sample more than one
+    pixel outside the map is 0, others are clamped to the map and interpolated between four pixels, and a bin
+    is the mean of its samples, or 0 if it has none. A side below 0 with a fixed `sampling_ratio` mirrors the
+    box.
 
     What other libraries compute, with their names for the settings:
 
@@ -106,14 +107,15 @@ def roi_align_rotated(
       same form.
     - detectron2's ``ROIAlignRotated`` is ``aligned=True``, with angles in degrees, counter-clockwise:
       give ``np.deg2rad`` of them.
-    - OpenVINO's ``ROIAlignRotated`` (opset 15) is ``aligned=True``, with its ``clockwise_mode`` as `clockwise`
-      and its batch indices as `batch_indices`.
+    - OpenVINO's ``ROIAlignRotated`` (opset 15) is ``aligned=True``, with its ``clockwise_mode`` as
+      `clockwise` and its batch indices as `batch_indices`.
 
-    Positions are computed in float32 if `input` and `boxes` are both float32 or narrower, else in float64, every
-    step rounded. Sine and cosine are the package's own, to the last bit or the one before it, of angles of
-    any size, and the same on every machine. Results have the same bits for every number of threads and every
-    SIMD level, and do not depend on the other boxes of the call. Time and memory do not grow with how far a box
-    reaches outside the map. A NaN or infinity reaches only the bins that sample one of its neighbours.
+    Positions are computed in float32 if `input` and `boxes` are both float32 or narrower, else in float64,
+    every step rounded. Sine and cosine are the package's own, the same on every machine, and right to the
+    last bit or the one before it for angles of any size. Results have the same bits for every number of
+    threads and every SIMD level, and do not depend on the other boxes of the call. Time and memory do not
+    grow with how far a box reaches outside the map. A NaN or infinity reaches only the bins that sample one
+    of its neighbours.
 
     Examples
     --------

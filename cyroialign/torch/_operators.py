@@ -1,6 +1,6 @@
 """What PyTorch dispatches: the operators on CPU tensors, and the shape and order of their results.
 
-Each takes its maps first, a tensor or the levels of a pyramid, and its boxes as rows of the batch index and the
+Each takes its maps first, a tensor or the levels of a pyramid, and its boxes as rows of a batch index and the
 numbers of a box. A spatial_scale is two numbers, (y, x). `_derivatives` says how they are differentiated.
 """
 

@@ -9,6 +9,7 @@ from tensors import (
     ORDERS,
     SHAPE,
     bits,
+    boxes_for,
     boxes_of_levels,
     pooler,
     pyramid,
@@ -16,7 +17,7 @@ from tensors import (
     some_boxes,
 )
 
-from cyroialign.torch import RoIAlign, ps_roi_align, roi_align, roi_pool
+from cyroialign.torch import RoIAlign, ps_roi_align, roi_align, roi_align_rotated, roi_pool
 from cyroialign.torch import _operators as operators
 
 
@@ -36,6 +37,9 @@ def opchecked():
         yield "roi_align_backward", (grad_output.requires_grad_(), boxes, SHAPE, 0.7, 0.7, 2, True)
         settled = (grad_output.detach(), input.detach(), boxes.detach())
         yield "roi_align_boxes_backward", (*settled, 0.7, 0.7, 2, True)
+        rotated, settings = boxes_for("roi_align_rotated", boxes.detach()), (0.7, 0.7, -1, True, False)
+        yield "roi_align_rotated", (input, rotated, BINS, *settings)
+        yield "roi_align_rotated_backward", (grad_output, rotated, SHAPE, *settings)
         yield "ps_roi_align", (input, boxes.detach(), BINS, 0.7, 0.7, 2)
         yield "ps_roi_align_backward", (ps_grad_output.requires_grad_(), boxes.detach(), SHAPE, 0.7, 0.7, 2)
         yield "roi_pool", (input, boxes.detach(), BINS, 0.7, 0.7)
@@ -74,6 +78,8 @@ class Detector(torch.nn.Module):
         crops = self.pool(x, [boxes, boxes + 0.25], IMAGES) + 1
         rows = torch.nn.functional.pad(boxes, (1, 0))
         others = ps_roi_align(fine, rows, (3, 2), 0.5), roi_pool(coarse, rows, 2, 0.25)
+        turned = torch.nn.functional.pad(boxes.detach(), (0, 1), value=0.4)
+        others += (roi_align_rotated(fine, [turned, turned[:1]], 2, 0.5),)
         return crops, self.align(fine, [boxes, boxes[:1]]), *others
 
 
@@ -87,9 +93,9 @@ def detected(detector, count=3, order=torch.contiguous_format):
 
 def alike(results, expected):
     """That what is traced gives the bits, in the memory order, that it gives otherwise."""
-    assert [*map(bits, results[:4])] == [*map(bits, expected[:4])]
-    assert [one.stride() for one in results[:4]] == [one.stride() for one in expected[:4]]
-    torch.testing.assert_close(results[4:], expected[4:], rtol=1e-12, atol=1e-12)  # sums in another order
+    assert [*map(bits, results[:5])] == [*map(bits, expected[:5])]
+    assert [one.stride() for one in results[:5]] == [one.stride() for one in expected[:5]]
+    torch.testing.assert_close(results[5:], expected[5:], rtol=1e-12, atol=1e-12)  # sums in another order
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
@@ -119,7 +125,7 @@ def test_export():
     count = torch.export.Dim("count", min=2)
     program = torch.export.export(Detector(), (*x.values(), boxes), dynamic_shapes=[None, None, {0: count}])
     called = {str(node.target) for node in program.graph.nodes}
-    for name in ("roi_align", "roi_align_levels", "ps_roi_align", "roi_pool"):
+    for name in ("roi_align", "roi_align_rotated", "roi_align_levels", "ps_roi_align", "roi_pool"):
         assert f"cyroialign.{name}.default" in called
     for given in (boxes, boxes[:2]):
         results, expected = program.module()(*x.values(), given), Detector()(*x.values(), given)
