@@ -119,15 +119,18 @@ def position_sensitive_backward(name, grad_output, input_shape, boxes, output_si
     return grad_input.reshape(input_shape)
 
 
-def run(name, input, grad_output, boxes, output_size, arguments, dtype):
-    """Output and gradient of the operator of that name; arguments: scale and, if it has one, ratio."""
+def run_one(name, direction, input, grad_output, boxes, output_size, arguments, dtype):
+    """Output or gradient of the operator of that name; arguments: scale and, if it has one, ratio."""
     rest = (boxes, output_size, arguments, dtype)
+    if name == "roi_pool" and direction == "forward":
+        return roi_pool(input, boxes, output_size, *arguments, dtype=dtype)
     if name == "roi_pool":
-        return (
-            roi_pool(input, boxes, output_size, *arguments, dtype=dtype),
-            roi_pool_backward(grad_output, input, boxes, output_size, *arguments, dtype=dtype),
-        )
-    return (
-        position_sensitive(name, input, *rest),
-        position_sensitive_backward(name, grad_output, input.shape, *rest),
-    )
+        return roi_pool_backward(grad_output, input, boxes, output_size, *arguments, dtype=dtype)
+    if direction == "forward":
+        return position_sensitive(name, input, *rest)
+    return position_sensitive_backward(name, grad_output, input.shape, *rest)
+
+
+def run(name, input, grad_output, *rest):
+    """Output and gradient."""
+    return tuple(run_one(name, way, input, grad_output, *rest) for way in ("forward", "backward"))

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from memory import peak_memory, unaligned
 from narrow import HALVES, NARROW, bits, dtype_of, numbers, result_of, rounded
 from reference import random_boxes
-from test_bounded import peak_memory
 
 import cyroialign as ca
 
-LEVELS = ca.show_config(as_dict=True)["simd_levels"]
 SHAPE, BINS = (2, 18, 13, 11), (3, 2)
 BOXES = random_boxes(np.random.default_rng(0), 12, SHAPE, 0.5)
 CORNERS = [BOXES[BOXES[:, 0] == image, 1:] for image in range(2)]
@@ -65,12 +64,6 @@ TAKE_OUT = [name for name in FORWARD if name != "RoIAlign" and "pyramid" not in 
 
 def last(array):
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
-
-
-def unaligned(array):
-    view = np.frombuffer(bytearray(array.nbytes + 1), array.dtype, array.size, 1).reshape(array.shape)
-    view[...] = array
-    return view
 
 
 MEMORY = {  # how an array (N, C, H, W) lies in memory, and the layout that it is given with
@@ -282,20 +275,6 @@ CHECKS = (check_every_number, check_every_finite_number, check_every_rounding, c
 @pytest.mark.parametrize("dtype", HALVES)
 def test_every_number(dtype, check):
     check(dtype)
-
-
-@pytest.mark.parametrize("level", LEVELS[:-1])
-def test_every_number_on_every_level(level, run_python):
-    code = f"""
-        import narrow
-        import test_dtypes as tests
-        assert tests.ca.show_config(as_dict=True)["simd"] == {level!r}
-        for name in set(tests.HALVES) & set(narrow.INSTALLED):
-            for check in tests.CHECKS:
-                check(name)
-        tests.test_every_byte()
-    """
-    run_python(code, CYROIALIGN_SIMD=level)
 
 
 def test_every_byte():

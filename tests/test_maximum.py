@@ -1,6 +1,4 @@
-"""Modes "max" and "onnx_max", forward and backward: values, laws, arguments."""
-
-import functools
+"""Modes "max" and "onnx_max", forward and backward: ties, values by hand, laws of their own."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,6 @@ import reference
 import reference_maximum
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_against_reference import calls
 
 from cyroialign import RoIAlign, roi_align, roi_align_backward
 
@@ -47,31 +44,6 @@ every_setting = pytest.mark.parametrize("arguments", SETTINGS)
 
 
 # Against the textbook loop over all samples
-
-
-@given(calls(), st.sampled_from(MODES), st.sampled_from(list(LAYOUTS)), st.integers(0, 2**32 - 1))
-@settings(max_examples=300)
-def test_forward(call, mode, layout, seed):
-    shape, boxes, output_size, rest, dtype, geometry = call
-    input = np.random.default_rng(seed).uniform(-1, 1, (shape[0], min(shape[1], 3), *shape[2:])).astype(dtype)
-    expected = reference_maximum.roi_align(input, boxes, output_size, *rest, mode=mode, dtype=geometry)
-    [input] = in_layout(layout, input)
-    actual = roi_align(input, boxes, output_size, *rest, mode=mode, layout=layout)
-    actual = actual.transpose(np.argsort(LAYOUTS[layout]))
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[dtype])
-
-
-@every_mode
-@every_setting
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_backward(layout, dtype, arguments, mode):
-    input, grad_output, boxes = some_call(dtype)
-    expected = reference_maximum.roi_align_backward(
-        grad_output, input, boxes, *arguments, mode=mode, dtype=np.dtype(dtype)
-    )
-    actual = both(input, grad_output, boxes, *arguments, mode=mode, layout=layout)[1]
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=30 * TOLERANCE[dtype])
 
 
 quarters = st.integers(-12, 60).map(lambda n: n / 4)
@@ -127,17 +99,6 @@ def test_by_hand():
 
 @every_mode
 @every_setting
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-15)])
-def test_both_directions_agree(dtype, tolerance, arguments, mode):
-    """A maximum is as homogeneous as a mean: its value is the product of gradient and map."""
-    input, grad_output, boxes = some_call(dtype, boxes=40)
-    output, grad_input = both(input, grad_output, boxes, *arguments, mode=mode)
-    products = output.astype(float) * grad_output
-    assert abs(products.sum() - (input.astype(float) * grad_input).sum()) <= tolerance * abs(products).sum()
-
-
-@every_mode
-@every_setting
 def test_finite_differences(arguments, mode):
     input, grad_output, boxes = some_call()
     grad_input = both(input, grad_output, boxes, *arguments, mode=mode)[1]
@@ -147,14 +108,6 @@ def test_finite_differences(arguments, mode):
     )
     difference = ((above - below) * grad_output).sum() / 2
     assert difference == pytest.approx((grad_input * step).sum(), rel=1e-6)
-
-
-@every_mode
-def test_backward_is_linear_in_its_gradient(mode):
-    input, g, boxes = some_call()
-    h = np.random.default_rng(1).standard_normal(g.shape)
-    of_sum, of_g, of_h = (both(input, x, boxes, 0.5, mode=mode)[1] for x in (2 * g - 3 * h, g, h))
-    np.testing.assert_allclose(of_sum, 2 * of_g - 3 * of_h, rtol=0, atol=1e-13)
 
 
 @every_mode
@@ -190,38 +143,7 @@ def test_negative_maps_and_sums_of_weights(arguments):
     np.testing.assert_allclose(roi_align(input * 0 - 1.7, boxes, 3, *arguments, mode="max"), -1.7, rtol=1e-15)
 
 
-@every_mode
-def test_rows_do_not_depend_on_other_boxes(mode):
-    input, grad_output, boxes = some_call(np.float32)
-    output = both(input, grad_output, boxes, 0.5, mode=mode)[0]
-    for k in range(len(boxes)):
-        alone = roi_align(input, boxes[k : k + 1], (4, 3), 0.5, mode=mode)
-        assert alone.tobytes() == output[k].tobytes()
-
-
 # Arguments
-
-
-@every_mode
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_input_of_backward_in_any_memory(layout, mode):
-    input, grad_output, boxes = some_call(np.float32)
-    input, grad_output = in_layout(layout, input, grad_output)
-    backward = functools.partial(
-        roi_align_backward, grad_output, boxes, input.shape, 0.5, mode=mode, layout=layout
-    )
-    expected = backward(input=input).tobytes()
-    odd = np.empty(input.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(input.shape)
-    odd[...] = input
-    other = np.ascontiguousarray(input.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    for same in (other, np.asfortranarray(input), odd, input.astype(">f4"), memoryview(input)):
-        assert backward(input=same).tobytes() == expected
-    # The gradient has the memory order of grad_output.
-    to_other = (0, 3, 1, 2) if layout == "NHWC" else (0, 2, 3, 1)
-    view = np.ascontiguousarray(grad_output.transpose(to_other)).transpose(np.argsort(to_other))
-    gradient = roi_align_backward(view, boxes, input.shape, 0.5, mode=mode, layout=layout, input=input)
-    assert gradient.transpose(to_other).flags.c_contiguous
-    assert gradient.tobytes() == expected
 
 
 @every_mode
@@ -237,21 +159,42 @@ def test_class_and_out(mode):
     assert out.tobytes() == grad_input.tobytes()
 
 
-@every_mode
-def test_empty(mode):
-    for shape, count in [((2, 3, 8, 9), 0), ((0, 3, 8, 9), 0), ((2, 0, 8, 9), 4), ((2, 3, 0, 9), 0)]:
-        input, grad_output = np.ones(shape), np.ones((count, shape[1], 2, 2))
-        output, grad_input = both(input, grad_output, np.zeros((count, 5)), mode=mode)
-        assert output.shape == grad_output.shape
-        assert grad_input.shape == shape
-        assert not grad_input.any()
+# What is not finite, and many samples
 
 
 @every_mode
-def test_bins_without_samples(mode):
-    boxes = np.array([[0.0, 7, 6, 2, 1], [0, 3, 4, 3, 4], [0, 3, 1, 3, 6], [0, -30, 2, -20, 6]])
-    output, grad_input = both(
-        np.full((1, 2, 8, 9), -1.0), np.ones((4, 2, 3, 3)), boxes, 1.0, -1, True, mode=mode
+def test_gradient_of_nan_goes_to_the_first(mode):
+    input = np.array([[[[1, np.nan, 2, np.nan, 3, 4]]]])
+    boxes = np.array([[0, 0.5, 0, 4.5, 0]])  # samples at 1, 2, 3 and 4
+    grad_input = roi_align_backward(
+        np.ones((1, 1, 1, 1)), boxes, input.shape, sampling_ratio=4, mode=mode, input=input
     )
-    assert not output.any()
-    assert not grad_input.any()
+    np.testing.assert_array_equal(grad_input, [[[[0, 1, 0, 0, 0, 0]]]])
+
+
+@pytest.mark.parametrize("spoiler", [np.nan, np.inf, -np.inf])
+def test_weight_zero_hides_what_is_not_finite(spoiler):
+    """Samples on pixels, which the rim has too, do not see the neighbours."""
+    input = np.full((1, 1, 3, 4), spoiler)
+    input[0, 0, 1:, 1:3] = [[1, 2], [-np.inf, 3]]
+    boxes = np.array([[0.0, 1, 1, 3, 3]])
+    options = {"aligned": True, "sampling_ratio": 1}
+    np.testing.assert_array_equal(roi_align(input, boxes, 2, **options, mode="max"), input[:, :, 1:, 1:3])
+    grad_input = roi_align_backward(
+        np.full((1, 1, 2, 2), np.inf), boxes, input.shape, **options, mode="max", input=input
+    )
+    expected = np.zeros_like(input)
+    expected[:, :, 1:, 1:3] = np.inf
+    np.testing.assert_array_equal(grad_input, expected)
+    output = roi_align(input, boxes, 2, **options, mode="onnx_max")
+    np.testing.assert_array_equal(output, [[[[1, 2], [0, 3]]]])
+
+
+@every_mode
+def test_many_samples_between_two_pixels(mode):
+    """Any number of samples takes as long as a few: no loop visits each of the 1e9 of a bin."""
+    input, grad_output, boxes = some_call(boxes=3, shape=(2, 1, 13, 17))
+    output, grad_input = both(input, grad_output, boxes, 0.5, 32767, mode=mode)
+    few = reference_maximum.roi_align(input, boxes, (4, 3), 0.5, 40, mode=mode)
+    np.testing.assert_allclose(output, few, rtol=0, atol=0.2)
+    assert (grad_input * input).sum() == pytest.approx((output * grad_output).sum(), rel=1e-12)

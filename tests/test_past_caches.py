@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from narrow import NARROW, dtype_of, numbers, result_of
 from reference import random_boxes
-from test_bits import LEVELS
 
 from cyroialign import roi_align
 
@@ -36,14 +35,3 @@ def check(dtype, layout):
 @pytest.mark.parametrize(("dtype", "layout"), CASES)
 def test_large_as_small(dtype, layout):
     check(dtype, layout)
-
-
-@pytest.mark.parametrize("level", LEVELS[:-1])
-def test_simd_levels(level, run_python):
-    code = """
-        import narrow, test_past_caches
-        for dtype, layout in test_past_caches.CASES:
-            if dtype in ("float32", "float64", *narrow.INSTALLED):
-                test_past_caches.check(dtype, layout)
-    """
-    run_python(code, CYROIALIGN_SIMD=level)

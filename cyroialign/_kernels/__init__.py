@@ -18,9 +18,25 @@ except ModuleNotFoundError as error:
         "`pip install -e .`, or run from another folder to use an installed package"
     ) from error
 
-from cyroialign._kernels._front import CallSettings, Kernels, RoIs
+from cyroialign._kernels._front import (
+    CallSettings,
+    Kernels,
+    RoIs,
+    backward_plain,
+    forward_plain,
+    read_plain_with,
+)
 
-__all__ = ["CallSettings", "Kernels", "RoIs", "kernels", "simd", "simd_levels"]
+__all__ = [
+    "CallSettings",
+    "Kernels",
+    "RoIs",
+    "backward_plain",
+    "forward_plain",
+    "kernels",
+    "simd",
+    "simd_levels",
+]
 
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
 MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL, PRROI_POOL, ROI_ALIGN_ROTATED = range(
@@ -65,4 +81,4 @@ def kernels(dtype: np.dtype) -> Kernels:
 
 
 for _name in ("float32", "float64"):  # at once: a broken installation is known at import
-    _of_type(_name)
+    read_plain_with(_of_type(_name))

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 Maps = tuple[np.ndarray, ...]
@@ -26,6 +29,34 @@ class CallSettings:
         threads: int,
         at_most: bool = False,
     ) -> None: ...
+
+def read_plain_with(kernels: Kernels) -> None: ...
+def forward_plain(
+    pooling: int,
+    input: Any,
+    boxes: Any,
+    output_size: Any,
+    scale: Any,
+    ratio: Any,
+    aligned: Any,
+    channels_last: bool,
+    out: Any,
+    threads_for: Callable[[int | None], tuple[int, bool]],
+    num_threads: Any,
+) -> np.ndarray | None: ...
+def backward_plain(
+    pooling: int,
+    grad_output: Any,
+    boxes: Any,
+    input_shape: Any,
+    scale: Any,
+    ratio: Any,
+    aligned: Any,
+    channels_last: bool,
+    out: Any,
+    threads_for: Callable[[int | None], tuple[int, bool]],
+    num_threads: Any,
+) -> np.ndarray | None: ...
 
 class Kernels:
     def __init__(self, table: object) -> None: ...

@@ -20,6 +20,8 @@ from cyroialign._kernels import (
     ROI_ALIGN_ROTATED,
     ROI_POOL,
     CallSettings,
+    backward_plain,
+    forward_plain,
     kernels,
 )
 from cyroialign.arguments import dtypes, memory_order, validation
@@ -46,6 +48,11 @@ def forward(
     num_threads: Any,
 ) -> np.ndarray:
     """Pool boxes from one map."""
+    if batch_indices is None and (layout == "NCHW" or layout == "NHWC"):
+        settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
+        result = forward_plain(pooling, input, boxes, output_size, *settings)
+        if result is not None:
+            return result
     given = validation.feature_map(input, "input")
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
@@ -127,6 +134,11 @@ def backward(
 
     The result has the memory order of the gradient; where an output_size is given, of the input.
     """
+    if batch_indices is None and input is None and (layout == "NCHW" or layout == "NHWC"):
+        settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
+        gradient = backward_plain(pooling, grad_output, boxes, input_shape, *settings)
+        if gradient is not None:
+            return gradient
     given = [validation.gradient(grad_output)]
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")

@@ -134,3 +134,6 @@ cdef class Kernels:
             level.height, level.width = view.shape[2 - channels_last], view.shape[3 - channels_last]
             level.scale_y, level.scale_x = rois.scales[i]
         return 0
+
+
+include "once/plain.pxi"

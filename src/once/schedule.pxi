@@ -55,6 +55,12 @@ cdef int carry_out(Call* call) except -1:
     return 0
 
 
+cdef inline bint has_work(const Call* call) noexcept nogil:
+    """Whether there is enough to do for more than one thread."""
+    cdef const Settings* settings = &call.settings
+    return call.rois * call.channels * settings.bins_y * settings.bins_x >= SERIAL_BINS
+
+
 cdef bint open_call(Call* call) noexcept nogil:
     """Share out the work and allocate; False where memory is short."""
     cdef const Settings* settings = &call.settings
@@ -63,8 +69,12 @@ cdef bint open_call(Call* call) noexcept nogil:
     for i in range(call.level_count):
         call.height = max(call.height, call.levels[i].height)
         call.map_width = max(call.map_width, call.levels[i].width)
+    if call.map_channels == 1 and call.direction != BACKWARD:
+        # A single channel lies in memory alike in either order, and is faster as a plane. Gradients are not taken
+        # so, whose sums have another order there.
+        call.settings.channels_last = False
     call.threads = settings.threads
-    if call.rois * call.channels * settings.bins_y * settings.bins_x < SERIAL_BINS:
+    if not has_work(call):
         call.threads = 1
     elif settings.at_most and call.threads > 1:
         call.threads = threads_worth_having(call.threads)
