@@ -48,7 +48,7 @@ def forward(
     num_threads: Any,
 ) -> np.ndarray:
     """Pool boxes from one map."""
-    if batch_indices is None and (layout == "NCHW" or layout == "NHWC"):
+    if pooling != ROI_ALIGN_ROTATED and batch_indices is None and (layout == "NCHW" or layout == "NHWC"):
         settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
         result = forward_plain(pooling, input, boxes, output_size, *settings)
         if result is not None:
@@ -134,7 +134,8 @@ def backward(
 
     The result has the memory order of the gradient; where an output_size is given, of the input.
     """
-    if batch_indices is None and input is None and (layout == "NCHW" or layout == "NHWC"):
+    plain = pooling != ROI_ALIGN_ROTATED and batch_indices is None and input is None
+    if plain and (layout == "NCHW" or layout == "NHWC"):
         settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
         gradient = backward_plain(pooling, grad_output, boxes, input_shape, *settings)
         if gradient is not None:

@@ -7,14 +7,14 @@
 # - Where coordinates are exact to a fraction of a pixel, arithmetic finds the rows that can meet the map, and of each
 #   its columns.
 # - Those of a huge box are rounded to whole pixels, or to millions of them, and many samples to one place. There
-#   adaptive samples are halved, rows or columns, until all of a patch lie outside the map or all at one place.
+#   the samples are halved, rows or columns, until all of a patch lie outside the map or all at one place.
 #   Each coordinate is monotone in rows and in columns, also as it is rounded, so that the corners of a patch
 #   tell this.
 
 cdef enum:
     SAMPLES = 32  # found at a time
 
-cdef double ROUGH = 0.25  # slack of a frame, in pixels, from which on its samples are halved
+cdef double ROUGH = 0.25  # pixels of slack of a frame from which on its samples are halved
 
 
 cdef struct Sample:  # of one bin: four pixels, row by row, and what each weighs in the mean
@@ -79,29 +79,31 @@ cdef inline void find_range(
     last[0] = max(min(ceil(end) + 2, grid.samples), first[0])
 
 
-cdef void start_bin(Walk* walk, Py_ssize_t bin_y, Py_ssize_t bin_x, bint halved, bint single) noexcept nogil:
+cdef void start_bin(Walk* walk, Py_ssize_t bin_y, Py_ssize_t bin_x, bint single) noexcept nogil:
     """Begin with a bin of the box."""
     walk.bin_y, walk.bin_x = bin_y, bin_x
     walk.at.left = walk.at.right = 0
-    walk.at.top, walk.at.bottom = 0, samples_end(&walk.y)
+    walk.at.top = walk.at.bottom = 0
     walk.patches = 0
-    if walk.rough and halved:
+    if walk.rough:
         walk.patch.top, walk.patch.left = 0, 0
         # Past what can be counted, positions are infinite, and that is outside.
         walk.patch.bottom = first_infinite(&walk.y, bin_y, single)
         walk.patch.right = first_infinite(&walk.x, bin_x, single)
         walk.patches = walk.patch.bottom > 0 and walk.patch.right > 0
-        walk.at.bottom = 0
-    elif not walk.rough:
+    else:
         find_range(&walk.y, bin_y, walk.lowest, walk.highest, &walk.at.top, &walk.at.bottom)
     walk.at.top -= 1  # whose columns are done
 
 
-cdef inline double first_infinite(const Grid* grid, Py_ssize_t bin, bint single) noexcept nogil:
+cdef double first_infinite(const Grid* grid, Py_ssize_t bin, bint single) noexcept nogil:
     """One past the last sample of a bin whose position is finite."""
+    cdef Grid forwards = grid[0]
+    if grid.bin_size < 0:
+        forwards.start, forwards.bin_size = -grid.start, -grid.bin_size
     if single:
-        return first_beyond(grid, bin, 0, samples_end(grid), <float> FLT_MAX, False)
-    return first_beyond(grid, bin, 0, samples_end(grid), <double> DBL_MAX, False)
+        return first_beyond(&forwards, bin, 0, samples_end(grid), <float> FLT_MAX, False)
+    return first_beyond(&forwards, bin, 0, samples_end(grid), <double> DBL_MAX, False)
 
 
 cdef void find_columns_of_row(Walk* walk, double yy) noexcept nogil:
@@ -109,7 +111,7 @@ cdef void find_columns_of_row(Walk* walk, double yy) noexcept nogil:
     cdef const Frame* frame = walk.frame
     cdef double low = -INFINITY, high = INFINITY, a, b
     walk.at.left, walk.at.right = 0, walk.x.samples
-    if walk.rough or walk.x.samples <= 2:
+    if walk.x.samples <= 2:
         return
     if frame.cosine != 0:  # x = yy * sine + xx * cosine + frame.x
         a = yy * frame.sine + frame.x

@@ -95,7 +95,7 @@ cdef void rotated_forward(const Call* call, const Piece* piece, const Scratch* s
         target += line * settings.bins_x * (channels if channels_last else 1)
         start_box(&walk, call, roi, 0, roi.level.height, <Patch*> scratch.at[PATCHED])
         for x in range(settings.bins_x):
-            start_bin(&walk, line, x, settings.ratio == 0, single)
+            start_bin(&walk, line, x, single)
             if channels_last:
                 sums = target
             first = True
@@ -179,7 +179,7 @@ cdef void unpool_rotated(
     start_box(&walk, call, roi, rows.first, rows.last, <Patch*> scratch.at[PATCHED])
     for y in range(settings.bins_y):
         for x in range(settings.bins_x):
-            start_bin(&walk, y, x, settings.ratio == 0, single)
+            start_bin(&walk, y, x, single)
             count = next_samples(&walk, samples, stride, single)
             while count:
                 if not channels_last:

@@ -2,7 +2,8 @@
 # and in which order they are visited.
 
 cdef enum:
-    ROTATED_BOX = 6  # numbers of one with an angle
+    BOX = 5  # numbers of a box
+    ROTATED_BOX = 6  # and of one with an angle
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
 
 

@@ -121,13 +121,13 @@ cdef class Plain:
                         raise MemoryError("no memory for the boxes")
                 self.copy_boxes(0, view, -1)
             self.close_view()
-        call.boxes, call.rois = self.rows, count
+        call.boxes, call.rois, call.box_numbers = self.rows, count, BOX
         # What rounds to 0 or infinity is for Python to refuse, and so is what is not defined.
         if call.settings.single and not 0 < <float> self.level.scale_y < INFINITY:
             return False
         for i in range(count):
             if not is_defined(
-                self.rows + BOX * i, call.images, self.level.scale_y, self.level.scale_x,
+                self.rows + BOX * i, BOX, call.images, self.level.scale_y, self.level.scale_x,
                 call.settings.aligned, call.settings.single,
             ):
                 return False

@@ -231,8 +231,7 @@ cdef void shape_rotated(Call* call) noexcept nogil:
     call.window = 0
     cut_into_blocks(call, call.channels if call.settings.channels_last else min(call.channels, ROTATED_PLANES))
     call.reals[BINS] = call.width
-    if call.settings.ratio == 0:
-        call.reals[PATCHED] = PATCHES * sizeof(Patch) // call.table.real_bytes
+    call.reals[PATCHED] = PATCHES * sizeof(Patch) // call.table.real_bytes
     cut_lines(call)
 
 
