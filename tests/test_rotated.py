@@ -249,11 +249,10 @@ def test_nothing_else_is_touched_by_what_is_not_finite():
         spoiled = input.copy()
         spoiled[place] = value
         reached = np.zeros(expected.shape, bool)
-        for k, ph, pw, image, i, j, _ in reference.taps(
-            SHAPE, boxes, BINS, SCALE, -1, True, False, np.float32
-        ):
-            if (image, i, j) == (place[0], *place[2:]):
-                reached[k, place[1], ph, pw] = True
+        settings = (SCALE, -1, True, False, np.float32, reference.all_samples)
+        for k, image, bin_y, bin_x, rows, columns, _ in reference.taps(SHAPE, boxes, BINS, *settings):
+            hits = (image == place[0]) & (rows == place[2]) & (columns == place[3])
+            reached[k, place[1], bin_y[hits], bin_x[hits]] = True
         assert reached.any()
         for layout in ("NCHW", "NHWC"):
             given = spoiled if layout == "NCHW" else np.ascontiguousarray(spoiled.transpose(0, 2, 3, 1))

@@ -46,4 +46,4 @@ cdef void find_rows_of_frame(const Frame* frame, Py_ssize_t height, RoI* roi) no
     """Note which rows of the map the samples of a box can read: perhaps some more."""
     cdef double reach = reach_y(frame) + 1
     roi.top = <Py_ssize_t> min(max(frame.y - reach, 0.0), <double> (height - 1))
-    roi.bottom = <Py_ssize_t> min(max(frame.y + reach + 1, 1.0), <double> height)
+    roi.bottom = <Py_ssize_t> min(max(frame.y + reach + 1, 2.0), <double> height)

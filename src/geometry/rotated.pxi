@@ -44,7 +44,8 @@ cdef void start_box(
     cdef const Frame* frame = &roi.frame
     cdef double height, width, middle
     walk.level, walk.frame, walk.patch = roi.level, frame, patch
-    walk.first, walk.last = first_row - 1, last_row
+    # A sample above the map reads row 0, and row 1 with the weight 0: what is not finite shows there too.
+    walk.first, walk.last = first_row - 1 if first_row > 1 else -1, last_row
     walk.rough = frame.slack > ROUGH
     if settings.single:
         walk.y = grid_from(<float> -(<float> frame.height / 2), <float> frame.height, settings.bins_y, settings.ratio)
