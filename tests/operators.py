@@ -383,7 +383,7 @@ OPERATORS = {
         linear=False,
     ),
     "roi_align_rotated": Rotated(
-        "roi_align_rotated", ROI_ALIGN | {"clockwise": (False, True)}, rotated, columns=6
+        "roi_align_rotated", ROI_ALIGN | {"clockwise": (False, True)}, rotated, columns=6, quick=False
     ),
     "ps_roi_align": Operator(
         "ps_roi_align", SCALE | RATIO, functools.partial(pool, "ps_roi_align"), position_sensitive=True

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import cyroialign
-from cyroialign.bench.problem import TOLERANCE, Problem, Row
+from cyroialign.bench.problem import TOLERANCE, Problem, Row, rotated
 
 FLOOR = "floor"  # the name of the row that no library can beat by much
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # where rounding alone is more
@@ -74,6 +74,9 @@ def _of_one_map(
     scale, ratio = problem.spatial_scale, problem.sampling_ratio
     name = "roi_align" if operator in ("max", "onnx_max") else operator
     sampling: dict[str, tuple[Any, ...]] = {"roi_align": (scale, ratio, True), "ps_roi_align": (scale, ratio)}
+    if name == "roi_align_rotated":
+        sampling[name] = sampling["roi_align"]
+        boxes = np.column_stack([boxes[:, 0], rotated(problem.corners)])
     given = sampling.get(name, (scale,))
     known = (features, boxes, problem.bins) if name == "roi_pool" else (boxes, features.shape)
     forward, backward = getattr(cyroialign, name), getattr(cyroialign, f"{name}_backward")
