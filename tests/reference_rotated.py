@@ -49,6 +49,8 @@ def one_by_one(centre, turn, axes, bins, part, number):
 def all_samples(centre, turn, axes, shape, number):
     """Every sample of a box."""
     part = [(0, axis[2]) for axis in axes]
+    if not axes[0][2] * axes[1][2]:
+        return []
     every = np.ndindex(axes[0][1], axes[1][1])
     return joined([one_by_one(centre, turn, axes, bins, part, number) for bins in every])
 
