@@ -10,7 +10,7 @@ cdef extern from "kernels/numbers.h" nogil:
     bint CHECKED  # a checked build
 
 
-cdef enum:  # a pooling: what becomes of the samples or pixels of a bin; the order is that of _kernels/__init__.py
+cdef enum:  # a pooling: what becomes of a bin; the order is that of _kernels/__init__.py
     MEAN
     MAX
     ONNX_MAX
@@ -65,7 +65,8 @@ cdef struct Settings:  # of a call
     bint at_most  # so many threads, or fewer if others need the cores
 
 
-cdef struct Axis:  # a sparse matrix (CSR): line i sums weight[t] * source[index[t]], indptr[i] <= t < indptr[i + 1]
+# A sparse matrix (CSR): line i sums weight[t] * source[index[t]] over indptr[i] <= t < indptr[i + 1].
+cdef struct Axis:
     int size  # lines
     int* indptr
     Py_ssize_t* index
@@ -158,6 +159,7 @@ ctypedef void (*Work)(const Call* call, const Piece* piece, const Scratch* scrat
 
 cdef struct Table:  # what a level has for a type of map
     int kind  # of map: see src/once/views.pxi
+    size_t call_bytes  # of a Call, which tells modules apart that were not built together
     int lanes  # numbers in a vector
     int real_bytes, pooled_bytes
     bint narrow  # pooled is narrower than real

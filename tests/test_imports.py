@@ -37,3 +37,25 @@ def test_commands_are_leaves():
     for name, needed in NEEDS.items():
         parts = {"demo", "bench", "__main__"} & {module.split(".")[1] for module in needed if "." in module}
         assert parts <= {name.split(".")[1] if "." in name else ""}, f"{name} needs {parts}"
+
+
+LAYERS = (  # a module needs those of its own line and of the lines above
+    {"_kernels", "_version"},
+    {"arguments"},
+    {"operators", "_config"},
+    {"pyramid", "diagnosis"},
+    {"poolers", ""},
+    {"torch", "onnx", "bench", "demo", "_commands"},
+    {"__main__"},
+)
+
+
+def layer(module):
+    part = module.split(".")[1] if "." in module else ""
+    return next(number for number, parts in enumerate(LAYERS) if part in parts)
+
+
+def test_layers():
+    for name, needed in NEEDS.items():
+        for module in needed:
+            assert layer(module) <= layer(name), f"{name} needs {module}"

@@ -4,9 +4,9 @@
 #
 #     output = Y . input . X^T        Y: bins x rows, X: bins x columns, sparse and banded,
 #
-# and its gradient is Y^T . grad_output . X. Y and X depend on the box alone: a rule of this folder drafts them
-# once a RoI, in double, as lines of (pixel, weight). Then they are placed in the tables of the RoI, as numbers
-# of the type `real` and with the distances that the kernels asked for; they serve every channel.
+# and its gradient is Y^T . grad_output . X. Y and X depend on the box alone: a rule of this folder drafts
+# them once a RoI, in double, as lines of (pixel, weight). Then they are placed in the tables of the RoI, as
+# numbers of the type `real` and with the distances that the kernels asked for; they serve every channel.
 
 
 cdef struct Draft:  # an Axis whose numbers are double, with the same fields

@@ -3,8 +3,8 @@
 # A sample at x = start + u * (end - start), between pixels i and i + 1, weighs them by 1 - (x - i) and
 # x - i. It keeps its u while the edges move, so that x moves by 1 - u for each pixel that start moves, and by
 # u for each that end does; as much goes from the weight of pixel i to that of pixel i + 1. A sample outside
-# the map, or clamped to its rim, weighs the same wherever it moves. So the derivatives of an axis have its own
-# taps.
+# the map, or clamped to its rim, weighs the same wherever it moves. So the derivatives of an axis have its
+# own taps.
 
 
 cdef void draft_derivatives(const Side* side, Draft* draft, coordinate T) noexcept nogil:

@@ -64,7 +64,7 @@ cdef inline double samples_end(const Grid* grid) noexcept nogil:
 
 cdef inline double next_sample(double i) noexcept nogil:
     """The sample after i: past 2**53 one double stands for all samples that round to it."""
-    return max(i + 1, nextafter(i, INFINITY))
+    return i + 1 if i < EXACT else nextafter(i, INFINITY)
 
 
 cdef inline double previous_sample(double i) noexcept nogil:

@@ -1,12 +1,12 @@
 # The integral over each bin of the surface of hats: the rule of Precise RoI Pooling.
 #
 # Pixel j weighs max(0, 1 - |t - j|) at t, so that between two pixels the surface is linear along an axis. The
-# integral of what is linear is its value in the middle times the length: a bin is cut where there are pixels, and
-# each part counts as one sample. Outside the map the surface falls to 0 within a pixel.
+# integral of what is linear is its value in the middle times the length: a bin is cut where there are
+# pixels, and each part counts as one sample. Outside the map the surface falls to 0 within a pixel.
 
 
 cdef void draft_hats(const Side* side, Draft* draft, coordinate T) noexcept nogil:
-    """Fill an axis: a line a bin, whose indices are pixels, from low to high. A bin of no length has no taps."""
+    """Fill an axis: a line a bin, whose indices are pixels, in rising order; none for a bin of no length."""
     cdef coordinate start = edge(side.low, side.scale, False, T)
     cdef coordinate size = max(edge(side.high, side.scale, False, T) - start, <coordinate> 0)
     cdef coordinate bin_size = size / side.bins

@@ -1,8 +1,8 @@
 # The mean of the samples of each bin: the rule of RoIAlign and of PSRoIAlign.
 #
 # Its range test is a test of y times a test of x, clamping and interpolation act on one axis at a time, and
-# the number of samples is a product: so it is separable. Samples between the same pixels share their taps, and
-# samples outside the map are never visited, so an axis never has more taps than the map has room for.
+# the number of samples is a product: so it is separable. Samples between the same pixels share their taps,
+# and samples outside the map are never visited, so an axis never has more taps than the map has room for.
 
 
 cdef void draft_samples(const Side* side, Draft* draft, coordinate T) noexcept nogil:

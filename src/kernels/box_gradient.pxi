@@ -1,12 +1,14 @@
 # The gradient of average RoIAlign to the four coordinates of each box.
 #
-# output = Y . input . X^T (see src/geometry/axis.pxi), and a box has its say in Y and X alone. So the gradient is
+# output = Y . input . X^T (see src/geometry/axis.pxi), and a box has its say in Y and X alone. So the
+# gradient is
 #
 #     to x1   <grad_output, Y . input . (dX/dx1)^T>        to x2   <grad_output, Y . input . (dX/dx2)^T>
 #     to y1   <grad_output, dY/dy1 . input . X^T>          to y2   <grad_output, dY/dy2 . input . X^T>
 #
-# with the tables of src/geometry/derivatives.pxi. y comes first, as in mean.pxi, a row of bins at a time: each pixel is
-# loaded once for Y, dY/dy1 and dY/dy2. The x step meets grad_output on its way, so that no crop is stored.
+# with the tables of src/geometry/derivatives.pxi. y comes first, as in mean.pxi, a row of bins at a time:
+# each pixel is loaded once for Y, dY/dy1 and dY/dy2. The x step meets grad_output on its way, so that no
+# crop is stored.
 #
 # Lanes run along channels. Each channel has sums of its own, which are added in the order of the channels:
 # nothing but the box decides the bits. A row of bins is summed in `real`, rows and channels in double.

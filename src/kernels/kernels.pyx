@@ -1,7 +1,7 @@
 # The arithmetic of every operator, for one SIMD level and one type of map, as a table of functions.
 #
-# Translated to C once; setup.py compiles that once for each level and type, as avx2_float32 and so on: flags of
-# the compiler name the level, a macro the type (see numbers.h). No function here fails or allocates.
+# Translated to C once; setup.py compiles that once for each level and type, as avx2_float32 and so on: flags
+# of the compiler name the level, a macro the type (see numbers.h). No function here fails or allocates.
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MAX, FLT_MAX
@@ -11,17 +11,17 @@ from libc.string cimport memset
 
 from call cimport *
 
-include "kernels/lanes.pxi"
-include "kernels/addresses.pxi"
-include "kernels/weighted_sum.pxi"
-include "kernels/mean.pxi"
-include "kernels/box_gradient.pxi"
-include "kernels/maximum.pxi"
-include "kernels/roi_pool.pxi"
-include "kernels/position_sensitive.pxi"
-include "geometry/grid.pxi"
-include "geometry/rotated.pxi"
-include "kernels/rotated.pxi"
+include "lanes.pxi"
+include "addresses.pxi"
+include "weighted_sum.pxi"
+include "mean.pxi"
+include "box_gradient.pxi"
+include "maximum.pxi"
+include "roi_pool.pxi"
+include "position_sensitive.pxi"
+include "../geometry/grid.pxi"
+include "../geometry/rotated.pxi"
+include "rotated.pxi"
 
 cdef extern from "kernels/numbers.h":
     int KIND
@@ -30,7 +30,7 @@ cdef extern from "kernels/numbers.h":
 cdef Table table_of_functions
 table_of_functions.kind, table_of_functions.lanes = KIND, LANES
 table_of_functions.real_bytes, table_of_functions.pooled_bytes = sizeof(real), sizeof(pooled)
-table_of_functions.narrow = NARROW
+table_of_functions.narrow, table_of_functions.call_bytes = NARROW, sizeof(Call)
 table_of_functions.work[FORWARD][MEAN] = table_of_functions.work[FORWARD][PRROI_POOL] = mean_forward
 table_of_functions.work[BACKWARD][MEAN] = table_of_functions.work[BACKWARD][PRROI_POOL] = mean_backward
 if WHOLE_FAMILY:

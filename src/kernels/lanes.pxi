@@ -1,4 +1,5 @@
-# What simd.h offers, a vector of LANES numbers of the type of sums, and storage.h, numbers as they lie in memory.
+# What simd.h offers, a vector of LANES numbers of the type of sums, and storage.h, numbers as they lie in
+# memory.
 
 cdef extern from "simd.h" nogil:
     ctypedef float lanes

@@ -94,7 +94,7 @@ cdef inline void read_line(const Pass* work, int t, int end, bint summed, real* 
     cdef lanes tile[LANES]
     cdef lanes four[4]
     cdef int s
-    if not work.call.settings.channels_last:  # strip after strip of a few planes: a page of the map has them all
+    if not work.call.settings.channels_last:  # strips of a few planes: a page of the map has them all
         while j < work.n:
             target = line + j
             for s in range(work.roi.strips):

@@ -1,7 +1,7 @@
 # The mean of samples: one RoI and one block of channels, then the pieces of work that consist of them.
 #
-# Both directions and both layouts take one axis after the other, with one step, `weighted_sum`, but for the last
-# of these, `expand`:
+# Both directions and both layouts take one axis after the other, with one step, `weighted_sum`, but for the
+# last of these, `expand`:
 #
 #     forward            bins of y <- rows of the map, then bins of x <- columns
 #     backward, pixels   rows of the map <- bins of y, then columns <- bins of x
@@ -91,7 +91,8 @@ cdef void backward_pixels(
         for r in range(roi.runs):
             run = roi.run + r
             target = sums + ((roi.map_row[y] - rows.first) * roi.level.width + run.column) * rows.pitch
-            if call.ragged and most_lines_taps(&roi.x, run.slot, run.strips) <= 4:  # one group: see weighted_sum
+            # Taps of one group (see weighted_sum) may be summed aside.
+            if call.ragged and most_lines_taps(&roi.x, run.slot, run.strips) <= 4:
                 sum_ragged(scratch.at[STAGED], lines, n, &roi.x, run.slot, run.slot + run.strips)
                 add_numbers(target, scratch.at[STAGED], n * run.strips)
                 continue
@@ -263,8 +264,8 @@ cdef inline void expand(
 ) noexcept nogil:
     """Spread rows [first, last) of the bins of some planes over the pixels of a strip.
 
-    Taps are added one after the other, not by fours as in `weighted_sum`: how many bins reach a strip depends on
-    its width, on which the sum of a pixel must not depend.
+    Taps are added one after the other, not by fours as in `weighted_sum`: how many bins reach a strip
+    depends on its width, on which the sum of a pixel must not depend.
     """
     cdef int t = axis.indptr[strip], end = axis.indptr[strip + 1]
     cdef int head = (end - t - 1) % 4 + 1
@@ -397,7 +398,7 @@ cdef void sweep(const Call* call, Py_ssize_t channel, Py_ssize_t n, const Scratc
 
 
 cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
-    """Add the RoIs of a chunk to rows of a gradient; where it is narrower, the sums are rounded in the end."""
+    """Add the RoIs of a chunk to rows of a gradient; sums that are wider than it are rounded in the end."""
     cdef const Rows* rows = &piece.summed
     cdef const RoI* roi = piece.rois
     cdef const RoI* last = roi + piece.count

@@ -135,7 +135,7 @@ cdef inline void weighted_sum(
 cdef void sum_first(
     real* target, const number* source, const Axis* axis, int line, Py_ssize_t n, bint add
 ) noexcept nogil:
-    """`weighted_sum` for one vector of which only n lanes may be touched: slow, and only at the ends of arrays."""
+    """`weighted_sum` for one vector of which only n lanes may be touched: slower."""
     cdef int t = axis.indptr[line], end = axis.indptr[line + 1]
     cdef int group = (end - t + 3) % 4 + 1
     cdef lanes part

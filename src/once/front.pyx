@@ -24,21 +24,21 @@ cdef extern from "once/load.h" nogil:
 cdef enum:
     LINE_BYTES = 64  # of the caches: vectors that cross a line cost twice
 
-include "geometry/grid.pxi"
-include "geometry/axis.pxi"
-include "geometry/samples.pxi"
-include "geometry/candidates.pxi"
-include "geometry/derivatives.pxi"
-include "geometry/ranges.pxi"
-include "geometry/hats.pxi"
-include "geometry/rules.pxi"
-include "geometry/frames.pxi"
-include "once/boxes.pxi"
-include "once/memory.pxi"
-include "once/plan.pxi"
-include "once/shapes.pxi"
-include "once/schedule.pxi"
-include "once/views.pxi"
+include "../geometry/grid.pxi"
+include "../geometry/axis.pxi"
+include "../geometry/samples.pxi"
+include "../geometry/candidates.pxi"
+include "../geometry/derivatives.pxi"
+include "../geometry/ranges.pxi"
+include "../geometry/hats.pxi"
+include "../geometry/rules.pxi"
+include "../geometry/frames.pxi"
+include "boxes.pxi"
+include "memory.pxi"
+include "plan.pxi"
+include "shapes.pxi"
+include "schedule.pxi"
+include "views.pxi"
 
 
 cdef class CallSettings:
@@ -67,6 +67,8 @@ cdef class Kernels:
 
     def __cinit__(self, table):
         self.table = <const Table*> PyCapsule_GetPointer(table, "cyroialign.table")
+        if self.table.call_bytes != sizeof(Call):
+            raise ImportError("the compiled modules of cyroialign were not built together: build all again")
 
     def can(self, int direction, int pooling):
         """Whether there are kernels that read and write maps of this type as they are."""
@@ -136,4 +138,4 @@ cdef class Kernels:
         return 0
 
 
-include "once/plain.pxi"
+include "plain.pxi"

@@ -1,7 +1,7 @@
-# The short way for plain arguments: NumPy arrays of float32 or float64 that lie in memory as the kernels read them,
-# boxes as one such array or a list of them, settings of the types that they have in the signature. For anything
-# else the answer is None, and then Python reads the arguments, copies what must be copied, and says what is wrong:
-# here is no error, and no rule that is not there.
+# The short way for plain arguments: NumPy arrays of float32 or float64 that lie in memory as the kernels
+# read them, boxes as one such array or a list of them, settings of the types that they have in the
+# signature. For anything else the answer is None, and then Python reads the arguments, copies what must be
+# copied, and says what is wrong: here is no error, and no rule that is not there.
 
 from cpython.buffer cimport (
     PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
@@ -25,7 +25,7 @@ def read_plain_with(Kernels kernels):
 
 
 cdef inline int plain_kind(object array):
-    """FLOAT32 or FLOAT64, or -1: NumPy has one object for each of its types in the machine's order of bytes."""
+    """FLOAT32 or FLOAT64, or -1: NumPy has one object for each of its types in native byte order."""
     kind = array.dtype
     return FLOAT32 if kind is _plain_types[FLOAT32] else FLOAT64 if kind is _plain_types[FLOAT64] else -1
 

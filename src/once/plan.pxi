@@ -1,7 +1,7 @@
 # The tables of a RoI: the axes that its rule drafts, covered with strips, placed as the kernels read them.
 #
-# A call with very many RoIs is carried out in chunks, one after the other, so that memory stays bounded. Nothing
-# in a table but its addresses depends on the number of threads or lanes.
+# A call with very many RoIs is carried out in chunks, one after the other, so that memory stays bounded.
+# Nothing in a table but its addresses depends on the number of threads or lanes.
 
 
 cdef void place_axis(
@@ -43,7 +43,8 @@ cdef size_t place_roi(const Call* call, RoI* roi, char* memory) noexcept nogil:
 cdef size_t place_draft(const Call* call, Draft* draft, int** slot, char* memory) noexcept nogil:
     """Place what a thread drafts axes in, and its slots for `cover`; the bytes they take."""
     cdef Room room = room_at(memory)
-    cdef Py_ssize_t lines = max(call.settings.bins_y, call.settings.bins_x), taps = max(call.taps_y, call.taps_x)
+    cdef Py_ssize_t lines = max(call.settings.bins_y, call.settings.bins_x)
+    cdef Py_ssize_t taps = max(call.taps_y, call.taps_x)
     slot[0] = <int*> take(&room, max(call.height, call.map_width), sizeof(int))
     draft.indptr = <int*> take(&room, lines + 1, sizeof(int))
     draft.index = <Py_ssize_t*> take(&room, taps, sizeof(Py_ssize_t))
@@ -115,7 +116,7 @@ cdef void plan_roi(const Call* call, Py_ssize_t i, int thread) noexcept nogil:
 cdef void finish_axis(
     const Call* call, const Draft* draft, int lines, int width, Axis* axis, Py_ssize_t stride
 ) noexcept nogil:
-    """Place a draft, transposed into lines of so many pixels if there is a width, for the kernels' numbers."""
+    """Place a draft, transposed into lines of so many pixels if there is a width."""
     if draft.single and width:
         place_transposed(draft, lines, width, axis, stride, <float> 0)
     elif draft.single:

@@ -70,8 +70,8 @@ cdef bint open_call(Call* call) noexcept nogil:
         call.height = max(call.height, call.levels[i].height)
         call.map_width = max(call.map_width, call.levels[i].width)
     if call.map_channels == 1 and call.direction != BACKWARD:
-        # A single channel lies in memory alike in either order, and is faster as a plane. Gradients are not taken
-        # so, whose sums have another order there.
+        # A single channel lies in memory alike in either order, and is faster as a plane. Gradients are not
+        # taken so, whose sums have another order there.
         call.settings.channels_last = False
     call.threads = settings.threads
     if not has_work(call):

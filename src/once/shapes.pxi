@@ -1,9 +1,10 @@
-# What a kernel asks for: how wide its blocks of channels are, how its axes are laid out, how long its scratch.
+# What a kernel asks for: how wide its blocks of channels are, how its axes are laid out, how long its
+# scratch.
 #
 # A block of a channels-first map is as many planes as there are lanes: what the RoIs of one neighbourhood
 # read of them stays in the second-level cache. Pixels of a channels-last map are better left whole, since
-# channels of many pixels, a power of two apart, would share a few sets of the cache. There row tiles and, in a
-# tile, steps of columns keep together what is near on the map.
+# channels of many pixels, a power of two apart, would share a few sets of the cache. There row tiles and, in
+# a tile, steps of columns keep together what is near on the map.
 
 cdef enum:
     PIECES = 8  # as many pieces a thread, where there is work enough, so that threads end together
@@ -88,13 +89,13 @@ cdef void shape_mean(Call* call) noexcept nogil:
     cdef bint backward = call.direction == BACKWARD
     cdef Py_ssize_t lanes = call.table.lanes, bins_y = settings.bins_y, bins_x = settings.bins_x
     cdef Py_ssize_t area = bins_y * bins_x, wanted = PIECES * call.threads, pixels, i
-    cdef size_t bytes = call.table.pooled_bytes
+    cdef Py_ssize_t bytes = call.table.pooled_bytes
     cdef bint narrow = call.table.narrow
     cdef Level* level
     cover_with_strips(call)
     # Gradients are summed chunk by chunk, so the lanes must have no say in how many RoIs a chunk has.
     call.window = 0
-    call.non_temporal = not backward and call.rois * call.channels * area * bytes >= <size_t> NON_TEMPORAL_BYTES
+    call.non_temporal = not backward and call.rois * call.channels * area >= NON_TEMPORAL_BYTES // bytes
     if settings.channels_last:
         pixels = bins_x if backward else min(call.taps_x, call.map_width)
         cut_into_blocks(call, pixel_block(
@@ -105,7 +106,8 @@ cdef void shape_mean(Call* call) noexcept nogil:
         call.pitch = call.x_stride = call.width
         call.ragged = call.blocks == 1 and call.width % lanes != 0
         call.reals[LINES] = pixels * call.width + lanes
-        call.reals[STAGED] = ((call.strips if backward else bins_x) if call.ragged else 1) * call.width + lanes
+        pixels = call.strips if backward else bins_x
+        call.reals[STAGED] = (pixels if call.ragged else 1) * call.width + lanes
     elif backward:
         cut_into_blocks(call, lanes)
         call.x_stride = 1
@@ -120,22 +122,25 @@ cdef void shape_mean(Call* call) noexcept nogil:
         call.reals[PIXELS] = call.pitch * call.batch * lanes
         call.reals[BINS] = (call.batch * bins_x + lanes) * lanes
         if call.non_temporal:
-            call.staged = <size_t> LEAST_STAGED <= lanes * area * bytes <= <size_t> MOST_STAGED
+            call.staged = LEAST_STAGED <= lanes * area * bytes <= MOST_STAGED
             call.reals[STAGED] = lanes * area + lanes
     if backward:
         call.transposed = True
         call.weights_x = call.strip_width
         call.lines_y, call.lines_x = call.taps_y, call.strips
         for i in range(call.level_count):  # the y step reads lines of bins
-            call.levels[i].y_stride = bins_x * call.channels if settings.channels_last else STRIP_BATCH * lanes
+            if settings.channels_last:
+                call.levels[i].y_stride = bins_x * call.channels
+            else:
+                call.levels[i].y_stride = STRIP_BATCH * lanes
 
     # So that a block of channels makes about as many pieces as wanted.
     wanted = up(wanted, call.blocks)
     for i in range(call.level_count):
         level = call.levels + i
         if backward:
-            # Part of a RoI in several tiles is spread for each anew. Blocks of planes weigh the same: where there
-            # are enough for threads to end together, they are not cut: benchmarks/threads.py
+            # Part of a RoI in several tiles is spread for each anew. Blocks of planes weigh the same: where
+            # there are enough for threads to end together, they are not cut: benchmarks/threads.py
             if settings.channels_last or call.blocks < PLANES * call.threads:
                 level.row_tiles = up(wanted, call.images)
             if settings.channels_last or narrow:

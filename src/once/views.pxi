@@ -1,5 +1,5 @@
-# From arrays to addresses: a typed memoryview checks the type, rank and order of an array, and then its address is
-# all that is needed. Whoever calls the kernels keeps the arrays.
+# From arrays to addresses: a typed memoryview checks the type, rank and order of an array, and then its
+# address is all that is needed. Whoever calls the kernels keeps the arrays.
 
 cdef enum Kind:  # of map, as the kernels name themselves
     FLOAT32

@@ -85,7 +85,7 @@ EVERYWHERE = [  # arguments of any direction, the error, parts of its message
     ({"spatial_scale": "1"}, TypeError, "spatial_scale must be a number|'1'"),
     ({"spatial_scale": 1j}, TypeError, "spatial_scale must be a number|1j"),
     ({"spatial_scale": np.complex64(1)}, TypeError, "spatial_scale must be a number|complex64"),
-    ({"spatial_scale": np.ones(2)}, TypeError, "spatial_scale must be a number|ndarray"),
+    ({"spatial_scale": np.ones(3)}, ValueError, "spatial_scale must be a number or two|ndarray"),
     ({"sampling_ratio": 32768}, ValueError, "sampling_ratio must be at most 32767|got 32768"),
     ({"sampling_ratio": 2.0}, TypeError, "sampling_ratio must be a whole number|float 2.0"),
     ({"sampling_ratio": None}, TypeError, "sampling_ratio must be a whole number"),

@@ -1,7 +1,5 @@
 """cyroialign.torch: a scale for each axis, and for each level."""
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
@@ -25,21 +23,6 @@ from cyroialign.torch import MultiScaleRoIAlign
 from cyroialign.torch import _operators as operators
 
 
-def takes_pairs():
-    try:
-        cyroialign.roi_align(np.ones((1, 1, 2, 2)), np.zeros((0, 5)), 1, (1.0, 2.0))
-    except TypeError:
-        return False
-    return True
-
-
-pairs = pytest.mark.skipif(not takes_pairs(), reason="of roi_align, which has one scale")
-scales_given = pytest.mark.skipif(
-    "spatial_scales" not in inspect.signature(cyroialign.MultiScaleRoIAlign).parameters,
-    reason="of MultiScaleRoIAlign, which has no spatial_scales",
-)
-
-
 @pytest.mark.parametrize(
     "scale", [(0.7, 0.7), [0.7, 0.7], np.float64([0.7, 0.7]), torch.tensor(0.7).double()]
 )
@@ -50,7 +33,6 @@ def test_two_scales_that_are_one(name, scale):
     assert torch.equal(pool(input, boxes, BINS, scale), pool(input, boxes, BINS, 0.7))
 
 
-@pairs
 @pytest.mark.parametrize("name", SETTINGS)
 def test_scale_for_each_axis(name):
     input, scale = random(SHAPE).requires_grad_(), (0.7, 0.4)
@@ -67,7 +49,6 @@ def test_scale_for_each_axis(name):
         assert bits(boxes.grad[:, 1:].contiguous()) == bits(expected)
 
 
-@scales_given
 @pytest.mark.parametrize("scales", [[0.6, 0.2], [(0.5, 0.6), (0.2, 0.25)]], ids=str)
 def test_scales_of_levels(scales):
     settings = {"spatial_scales": scales, "canonical_scale": 20, "canonical_level": 2}
