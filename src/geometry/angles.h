@@ -1,9 +1,9 @@
-/* Sine and cosine of any finite angle, with the same bits on every machine: integers, and doubles that are only
- * added and multiplied. The C library's differ from machine to machine in their last bit, which can move a sample
- * across a pixel.
+/* Sine and cosine of any finite angle, with the same bits on every machine: integers, and doubles that are
+ * only added and multiplied. The C library's differ from machine to machine in their last bit, which can move
+ * a sample across a pixel.
  *
- * An angle is reduced exactly, however large: its product with the bits of 2 / pi is kept modulo 4. The errors are
- * below 1 ulp.
+ * An angle is reduced exactly, however large: its product with the bits of 2 / pi is kept modulo 4. The errors
+ * are below 1 ulp.
  */
 #ifndef CYROIALIGN_ANGLES_H
 #define CYROIALIGN_ANGLES_H

@@ -10,7 +10,8 @@ cdef inline Frame frame_as(
     const Settings* settings, const Level* level, const double* box, coordinate T
 ) noexcept nogil:
     cdef Frame frame
-    cdef coordinate width = edge(box[3], level.scale_x, False, T), height = edge(box[4], level.scale_y, False, T)
+    cdef coordinate width = edge(box[3], level.scale_x, False, T)
+    cdef coordinate height = edge(box[4], level.scale_y, False, T)
     if not settings.aligned:
         width, height = max(width, <coordinate> 1), max(height, <coordinate> 1)
     frame.x = edge(box[1], level.scale_x, settings.aligned, T)

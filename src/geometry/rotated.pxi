@@ -1,15 +1,15 @@
 # Where the samples of a rotated box lie. In the frame of the box they form the grid of RoIAlign, which is then
 # turned around its centre: a range of rows of the map is no range of samples, and nothing is separable.
 #
-# The samples of a bin are walked some at a time, row by row of their grid, and of each row only those near the map.
-# What that takes does not depend on how far the box reaches outside:
+# The samples of a bin are walked some at a time, row by row of their grid, and of each row only those near the
+# map. What that takes does not depend on how far the box reaches outside:
 #
-# - Where coordinates are exact to a fraction of a pixel, arithmetic finds the rows that can meet the map, and of each
-#   its columns.
-# - Those of a huge box are rounded to whole pixels, or to millions of them, and many samples to one place. There
-#   the samples are halved, rows or columns, until all of a patch lie outside the map or all at one place.
-#   Each coordinate is monotone in rows and in columns, also as it is rounded, so that the corners of a patch
-#   tell this.
+# - Where coordinates are exact to a fraction of a pixel, arithmetic finds the rows that can meet the map, and
+#   of each its columns.
+# - Those of a huge box are rounded to whole pixels, or to millions of them, and many samples to one place.
+#   There the samples are halved, rows or columns, until all of a patch lie outside the map or all at one
+#   place. Each coordinate is monotone in rows and in columns, also as it is rounded, so that the corners of a
+#   patch tell this.
 
 cdef enum:
     SAMPLES = 32  # found at a time
@@ -39,7 +39,7 @@ cdef struct Walk:  # over the samples of a bin that lie near some rows of the ma
 cdef void start_box(
     Walk* walk, const Call* call, const RoI* roi, Py_ssize_t first_row, Py_ssize_t last_row, Patch* patch
 ) noexcept nogil:
-    """Begin with a box, of whose samples only those count that read some rows of the map: perhaps some more."""
+    """Begin with a box, of whose samples only those count that read some rows of the map, and perhaps more."""
     cdef const Settings* settings = &call.settings
     cdef const Frame* frame = &roi.frame
     cdef double height, width, middle
@@ -48,8 +48,10 @@ cdef void start_box(
     walk.first, walk.last = first_row - 1 if first_row > 1 else -1, last_row
     walk.rough = frame.slack > ROUGH
     if settings.single:
-        walk.y = grid_from(<float> -(<float> frame.height / 2), <float> frame.height, settings.bins_y, settings.ratio)
-        walk.x = grid_from(<float> -(<float> frame.width / 2), <float> frame.width, settings.bins_x, settings.ratio)
+        walk.y = grid_from(
+            <float> (-frame.height / 2), <float> frame.height, settings.bins_y, settings.ratio
+        )
+        walk.x = grid_from(<float> (-frame.width / 2), <float> frame.width, settings.bins_x, settings.ratio)
     else:
         walk.y = grid_from(-frame.height / 2, frame.height, settings.bins_y, settings.ratio)
         walk.x = grid_from(-frame.width / 2, frame.width, settings.bins_x, settings.ratio)
@@ -251,11 +253,12 @@ cdef inline double middle_of(double first, double last) noexcept nogil:
 
 cdef int next_samples(Walk* walk, Sample* samples, Py_ssize_t stride, bint single) noexcept nogil:
     """Some of the next samples of the bin, at most SAMPLES, and how many: none when all are done."""
-    cdef int n = 0
     if walk.patches:
         if single:
             return walk_patches(walk, samples, stride, <float> 0)
         return walk_patches(walk, samples, stride, <double> 0)
     if walk.at.top < walk.at.bottom:
-        n = walk_rows(walk, samples, stride, <float> 0) if single else walk_rows(walk, samples, stride, <double> 0)
-    return n
+        if single:
+            return walk_rows(walk, samples, stride, <float> 0)
+        return walk_rows(walk, samples, stride, <double> 0)
+    return 0

@@ -1,12 +1,12 @@
 # RoIAlignRotated: bins whose samples lie in a grid that is turned.
 #
-# The samples of a bin are found once for all channels of a block, some at a time, as four pixels with weights.
-# Forward and backward walk them in the same order, and per channel all is summed in that order:
+# The samples of a bin are found once for all channels of a block, some at a time, as four pixels with
+# weights. Forward and backward walk them in the same order, and per channel all is summed in that order:
 #
 #     output += w0 * a + w1 * b + w2 * c + w3 * d        a's gradient += w0 * grad_output, and so on
 #
-# In a channels-last map lanes run along channels. In a channels-first map a plane is read sample by sample: four
-# numbers of two rows are all that a sample needs of it, and no vector.
+# In a channels-last map lanes run along channels. In a channels-first map a plane is read sample by sample:
+# four numbers of two rows are all that a sample needs of it, and no vector.
 
 
 cdef inline void add_samples(
@@ -117,7 +117,9 @@ cdef void rotated_forward(const Call* call, const Piece* piece, const Scratch* s
                 target += 1
 
 
-cdef inline void add_weighted(real* target, const real* grads, real weight, Py_ssize_t channels) noexcept nogil:
+cdef inline void add_weighted(
+    real* target, const real* grads, real weight, Py_ssize_t channels
+) noexcept nogil:
     cdef Py_ssize_t c = 0
     while c + LANES <= channels:
         store(target + c, load(target + c) + weight * load(grads + c))
@@ -132,7 +134,7 @@ cdef inline void add_weighted(real* target, const real* grads, real weight, Py_s
 cdef void spread_sample(
     real* target, const real* grads, const Sample* sample, bint row, bint next_row, Py_ssize_t channels,
 ) noexcept nogil:
-    """Add the gradient of a sample to its pixels of a channels-last map: in a row, in the next one, or both."""
+    """Add the gradient of a sample to its pixels of a channels-last map, in either row or both."""
     if row:
         add_weighted(target + sample.at[0], grads, sample.weight[0], channels)
         add_weighted(target + sample.at[1], grads, sample.weight[1], channels)
@@ -169,7 +171,8 @@ cdef void unpool_rotated(
     """Add a RoI to some rows of a gradient, which begin at `sums`."""
     cdef const Settings* settings = &call.settings
     cdef bint channels_last = settings.channels_last, single = settings.single
-    cdef Py_ssize_t bins = settings.bins_y * settings.bins_x, y, x, stride = call.channels if channels_last else 1
+    cdef Py_ssize_t bins = settings.bins_y * settings.bins_x, y, x
+    cdef Py_ssize_t stride = call.channels if channels_last else 1
     cdef Py_ssize_t plane = roi.level.height * roi.level.width
     cdef const real* grads = <const real*> call.bins + in_bins(call, roi, rows.channel)
     cdef real* target = sums - rows.first * roi.level.width * stride

@@ -234,7 +234,9 @@ cdef void shape_rotated(Call* call) noexcept nogil:
     """A box has no axes and so no taps: its samples are found where they are used."""
     call.taps_y = call.taps_x = call.lines_y = call.lines_x = 0
     call.window = 0
-    cut_into_blocks(call, call.channels if call.settings.channels_last else min(call.channels, ROTATED_PLANES))
+    cut_into_blocks(
+        call, call.channels if call.settings.channels_last else min(call.channels, <Py_ssize_t> ROTATED_PLANES)
+    )
     call.reals[BINS] = call.width
     call.reals[PATCHED] = PATCHES * sizeof(Patch) // call.table.real_bytes
     cut_lines(call)
