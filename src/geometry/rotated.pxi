@@ -1,8 +1,8 @@
-# Where the samples of a rotated box lie. In the frame of the box they form the grid of RoIAlign, which is then
-# turned around its centre: a range of rows of the map is no range of samples, and nothing is separable.
+# Where the samples of a rotated box lie. In the frame of the box they form the grid of RoIAlign, which is
+# then turned around its centre: a range of rows of the map is no range of samples, and nothing is separable.
 #
-# The samples of a bin are walked some at a time, row by row of their grid, and of each row only those near the
-# map. What that takes does not depend on how far the box reaches outside:
+# The samples of a bin are walked some at a time, row by row of their grid, and of each row only those near
+# the map. What that takes does not depend on how far the box reaches outside:
 #
 # - Where coordinates are exact to a fraction of a pixel, arithmetic finds the rows that can meet the map, and
 #   of each its columns.
@@ -39,7 +39,7 @@ cdef struct Walk:  # over the samples of a bin that lie near some rows of the ma
 cdef void start_box(
     Walk* walk, const Call* call, const RoI* roi, Py_ssize_t first_row, Py_ssize_t last_row, Patch* patch
 ) noexcept nogil:
-    """Begin with a box, of whose samples only those count that read some rows of the map, and perhaps more."""
+    """Begin with a box, of whose samples those count that read some rows of the map, and perhaps more."""
     cdef const Settings* settings = &call.settings
     cdef const Frame* frame = &roi.frame
     cdef double height, width, middle

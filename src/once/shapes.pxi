@@ -234,9 +234,10 @@ cdef void shape_rotated(Call* call) noexcept nogil:
     """A box has no axes and so no taps: its samples are found where they are used."""
     call.taps_y = call.taps_x = call.lines_y = call.lines_x = 0
     call.window = 0
-    cut_into_blocks(
-        call, call.channels if call.settings.channels_last else min(call.channels, <Py_ssize_t> ROTATED_PLANES)
-    )
+    cdef Py_ssize_t width = call.channels
+    if not call.settings.channels_last:
+        width = min(width, <Py_ssize_t> ROTATED_PLANES)
+    cut_into_blocks(call, width)
     call.reals[BINS] = call.width
     call.reals[PATCHED] = PATCHES * sizeof(Patch) // call.table.real_bytes
     cut_lines(call)
