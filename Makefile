@@ -1,13 +1,15 @@
 # What one does here. All is installed into .venv, and compiled modules lie in cyroialign/_kernels: nothing
-# leaves this folder. ARGS is handed on: make demo ARGS="street.jpg --box 40,60,310,420"
+# leaves this folder, but what asv notes of this machine: ~/.asv-machine.json. ARGS is handed on:
+# make demo ARGS="street.jpg --box 40,60,310,420"
 
 PYTHON = python3
 BIN = .venv/bin
 # Tests that no SIMD level changes.
-ABOVE = bench bench_honest command_line command_output docs examples figures imports make server suites
+ABOVE = bench bench_honest bench_map bench_plots busy command_line command_output docs examples figures imports \
+	make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
-.PHONY: help demo test levels heavy lint docs bench wheel clean
+.PHONY: help demo test levels heavy lint docs bench asv wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -29,7 +31,7 @@ heavy: .venv/with-test  ## run the tests that need 20 GB of memory
 lint: .venv/with-dev  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src
 	$(BIN)/mypy
 
 docs: .venv/with-docs  ## build the site: docs/_build/html/index.html
@@ -37,6 +39,11 @@ docs: .venv/with-docs  ## build the site: docs/_build/html/index.html
 
 bench: .venv/with-bench  ## time RoIAlign beside the other libraries in .venv; ARGS=--quick is a first look
 	$(BIN)/cyroialign bench $(ARGS)
+
+asv: .venv/with-bench  ## check the suites of benchmarks and run those that ARGS chooses once, as CI does
+	cd benchmarks && ../$(BIN)/asv machine --yes && ../$(BIN)/asv check --python=same
+	cd benchmarks && ../$(BIN)/asv run --quick --python=same --set-commit-hash "$$(git rev-parse HEAD)" \
+	$(if $(ARGS),$(ARGS),--bench LatencyForward)
 
 wheel: .venv/built  ## make a source archive, and of it a wheel, in dist
 	$(BIN)/pip install build

@@ -30,7 +30,7 @@ PACKAGE = "cyroialign._kernels"
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 LEVELS = {"baseline": [], "avx2": AVX2, "avx512": AVX512}  # src/once/runtime.h tests for the same features
-TYPES = ("float32", "float64", "float16", "bfloat16", "uint8")  # the longest to compile come first
+TYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")  # the longest to compile come first
 
 ONCE = {
     "_front": "src/once/front.pyx",

@@ -33,10 +33,11 @@ class Arrays:
         gradient = np.random.default_rng(2).standard_normal(output, np.float32)
         axes = (0, 2, 3, 1) if layout == "NHWC" else (0, 1, 2, 3)
         result = dtype
-        if dtype == "uint8":
-            features, result = np.clip(32 * features + 128, 0, 255), "float32"
+        if dtype in ("uint8", "int8"):
+            zero = 128 if dtype == "uint8" else 0
+            features, result = np.clip(32 * features + zero, zero - 128, zero + 127), "float32"
         if dtype == "bfloat16":
-            importlib.import_module("ml_dtypes")  # which tells NumPy of the name
+            importlib.import_module("ml_dtypes")  # registers the name with NumPy
         self.features = np.ascontiguousarray(features.transpose(axes), dtype)
         self.gradient = np.ascontiguousarray(gradient.transpose(axes), result)
         self.output, self.grad_input = np.ones_like(self.gradient), np.ones_like(self.features)

@@ -10,7 +10,7 @@ that are compared take turns. The curves:
 size      time against RoIs and against channels: should be straight lines
 reach     time against how far boxes reach outside the map, adaptive sampling: should be flat
 threads   how many times as fast with more threads; not on one core
-float64   time of float64 over that of float32
+float64   time of float64 over time of float32
 overhead  microseconds that a call with one RoI takes above its compiled kernel
 memory    peak memory of a call beyond its arrays: at most 64 MiB is promised
 """
@@ -32,12 +32,13 @@ import cyroialign
 from cyroialign import _kernels, bench
 from cyroialign.bench import machine
 from cyroialign.bench.ours import ours
+from cyroialign.operators import calls as operators
 
 ROUNDS, QUICK_ROUNDS = 7, 1
 PASSES = tuple(
     f"{direction} {layout}" for direction in ("forward", "backward") for layout in ("NCHW", "NHWC")
 )
-MANY_THREADS = 64  # have scratch memory, whether or not there are so many cores
+MANY_THREADS = 64  # have scratch memory, whether or not there are enough cores
 
 
 class Curve(NamedTuple):
@@ -67,7 +68,7 @@ class Session(NamedTuple):
 
     @property
     def workloads(self):
-        """Those of the benchmark; in a quick run two that are too small to say anything."""
+        """The workloads of the benchmark; in a quick run two that are too small to be meaningful."""
         if not self.quick:
             return bench.WORKLOADS
         return {name: bench.WORKLOADS[name]._replace(rois=2, channels=16) for name in ("P4-box", "P2-mask")}
@@ -115,7 +116,7 @@ def size(session):
 
 
 def reach(session):
-    """P4-box, adaptive, with boxes that cover the map and reach so many pixels of the image beyond it."""
+    """P4-box, adaptive, with boxes that cover the map and reach a given number of image pixels beyond it."""
     base = session.workloads["P4-box"]._replace(sampling_ratio=0)
     base = base._replace(rois=min(base.rois, 100))
     image = np.array([0, 0, base.width, base.height]) * base.stride
@@ -147,7 +148,7 @@ def threads(session):
 
 
 def call_with(threads, call):
-    """Make a call with so many threads."""
+    """Make a call with a given number of threads."""
     with cyroialign.num_threads(threads):
         call()
 
@@ -166,12 +167,30 @@ def float64(session):
 
 
 def kernel_of(call):
-    """Return the call of a compiled function that a call of the public function of its name ends in."""
-    compiled, name = _kernels.kernels(np.dtype("float32")), call.func.__name__
-    real = getattr(compiled, name)
-    with mock.patch.object(compiled, name, wraps=real) as recorder:
+    """Return the call of the compiled kernel that a call of a public function ends in."""
+    found = []
+
+    class Recorder:
+        """Stands where the kernels of a type do."""
+
+        def __init__(self, dtype):
+            self.real = _kernels.kernels(dtype)
+
+        def __getattr__(self, name):
+            method = getattr(self.real, name)
+
+            def recorded(*given):
+                found.append(partial(method, *given))
+                return method(*given)
+
+            return recorded if name in ("forward", "backward") else method
+
+    # What reads plain arguments says that these are none: then the kernel is called from here.
+    fast = dict.fromkeys(("forward_plain", "backward_plain"), lambda *given: None)
+    with mock.patch.multiple(operators, kernels=Recorder, **fast):
         call()
-    return partial(real, *recorder.call_args.args)
+    [kernel] = found
+    return kernel
 
 
 def overhead(session):
@@ -199,7 +218,7 @@ def overhead(session):
 
 
 def memory(session):
-    """Every workload, each pass in a process of its own."""
+    """Every workload, each pass in a separate process."""
     os.environ["MALLOC_PERTURB_"] = "1"  # glibc fills what it allocates: it counts, be it used or not
     context = multiprocessing.get_context("spawn")
     series = {name: [] for name in PASSES}

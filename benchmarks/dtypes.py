@@ -10,7 +10,7 @@ from .common import Arrays, names
 class DtypeSuiteBase(Arrays):
     """Every dtype that maps may have; bfloat16 where ml_dtypes is installed."""
 
-    params = (names(["P2-box", "P4-box"]), ("float32", "float64", "float16", "bfloat16", "uint8"))
+    params = (names(["P2-box", "P4-box"]), ("float32", "float64", "float16", "bfloat16", "uint8", "int8"))
     param_names = ("workload", "dtype")
 
     def setup(self, workload, dtype):
@@ -27,9 +27,9 @@ class DtypeForwardSuite(DtypeSuiteBase):
 
 
 class DtypeBackwardSuite(DtypeSuiteBase):
-    """Backward, the dtype as a parameter; uint8 has no gradient."""
+    """Backward, the dtype as a parameter; bytes have no gradient."""
 
-    params = (DtypeSuiteBase.params[0], DtypeSuiteBase.params[1][:-1])
+    params = (DtypeSuiteBase.params[0], DtypeSuiteBase.params[1][:-2])
 
     def time_backward(self, workload, dtype):
         self.backward()

@@ -31,7 +31,7 @@ class ForwardNewSuite(ForwardSuiteBase):
 
 
 class ForwardSizeSuiteBase(Arrays):
-    """Results of more and more MiB: from where on it pays to write them past the caches."""
+    """Results of more and more MiB: the size from which non-temporal stores pay off."""
 
     params = ((1, 4, 8, 16, 32), ("NCHW", "NHWC"))
     param_names = ("size", "layout")  # in MiB

@@ -30,7 +30,7 @@ class GridBackwardSuite(GridSuiteBase):
 
 
 class HugeBoxSuiteBase(Arrays):
-    """A box so many pixels wide and high around a small map: the work must not grow with it."""
+    """A box of a given width and height around a small map: the work must not grow with it."""
 
     params = (1e3, 1e6, 1e9)
     param_names = ("pixels",)

@@ -54,7 +54,7 @@ class OnnxSuiteBase:
 
 
 class OnnxAloneSuiteBase(OnnxSuiteBase):
-    """Nothing but the node: from how many results on it pays to call Python."""
+    """Only the node: from how many results on calling Python pays off."""
 
     params = (chosen([8, 64, 256], [1, 8, 32, 48, 64, 96, 128, 256]), ("cyroialign", "onnxruntime"))
     param_names = ("channels", "runtime")

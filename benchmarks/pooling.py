@@ -69,6 +69,40 @@ class RotatedBackwardSuite(RotatedSuiteBase):
         )
 
 
+class IntegralSuiteBase(Arrays):
+    """PrRoIPool on one thread."""
+
+    params = (names(["P4-box"]), ("NCHW", "NHWC"))
+    param_names = ("workload", "layout")
+
+    def setup(self, workload, layout):
+        self.prepare(WORKLOADS[workload], layout, threads=1)
+        self.settings = {name: self.options[name] for name in ("spatial_scale", "layout", "num_threads")}
+
+
+class IntegralForwardSuite(IntegralSuiteBase):
+    """Forward, which does what RoIAlign does with as many pixels."""
+
+    def time_forward(self, workload, layout):
+        cyroialign.prroi_pool(self.features, self.boxes, self.bins, out=self.output, **self.settings)
+
+
+class IntegralBackwardSuite(IntegralSuiteBase):
+    """The gradient to the map."""
+
+    def time_backward(self, workload, layout):
+        cyroialign.prroi_pool_backward(
+            self.gradient, self.boxes, self.features.shape, out=self.grad_input, **self.settings
+        )
+
+
+class IntegralBoxesSuite(IntegralSuiteBase):
+    """The gradient to the boxes: what a step of a tracker's refinement takes."""
+
+    def time_boxes_backward(self, workload, layout):
+        cyroialign.prroi_pool_boxes_backward(self.gradient, self.features, self.boxes, **self.settings)
+
+
 class PositionSensitiveSuiteBase:
     """R-FCN: 21 classes of 7 by 7 bins, one thread."""
 

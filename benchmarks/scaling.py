@@ -145,7 +145,7 @@ def main(arguments=None):
     counts = [int(count) for count in options.threads.split(",")]
     rows = {}
     for name in options.workload or bench.WORKLOADS:
-        problem = bench.WORKLOADS[name].problem(None)  # as many threads as the context says
+        problem = bench.WORKLOADS[name].problem(None)  # number of threads from the context
         for row in ours(problem):
 
             def record_with(threads, call=row.call):

@@ -13,17 +13,15 @@ import statistics
 import time
 from contextlib import nullcontext
 
-import torch
-import torchvision
-from torchvision.models.detection import FasterRCNN, maskrcnn_resnet50_fpn_v2
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-
 from cyroialign.bench import machine
-from cyroialign.torch import accelerate_torchvision
 
 
 def faster_rcnn(**settings):
     """Build a Faster R-CNN on one map of stride 32 with 1280 channels."""
+    import torchvision  # here and not above: asv imports each file of this folder
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+
     backbone = torchvision.models.mobilenet_v2(weights=None).features
     backbone.out_channels = 1280
     return FasterRCNN(
@@ -37,6 +35,8 @@ def faster_rcnn(**settings):
 
 def mask_rcnn(**settings):
     """Build a Mask R-CNN on four maps with 256 channels."""
+    from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
+
     return maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, **settings)
 
 
@@ -64,6 +64,8 @@ class Stage:
 
 def photograph_and_target(size):
     """Make an image of noise, and two objects on it."""
+    import torch
+
     height, width = size
     corners = torch.tensor([[0.1, 0.1, 0.4, 0.5], [0.3, 0.2, 0.9, 0.9]])
     masks = torch.zeros(2, height, width, dtype=torch.uint8)
@@ -75,6 +77,8 @@ def photograph_and_target(size):
 
 def detect(model, image, target):
     """Detect objects on one image."""
+    import torch
+
     model.eval()
     with torch.inference_mode():
         model([image])
@@ -82,6 +86,8 @@ def detect(model, image, target):
 
 def train(model, image, target):
     """Do one step on one image, without the optimiser."""
+    import torch
+
     model.train()
     model.zero_grad()
     torch.manual_seed(0)  # which proposals the heads are trained with
@@ -90,6 +96,8 @@ def train(model, image, target):
 
 def measure(model, run, given, repeat):
     """Find the median seconds of stage and whole, without and with cyroialign, and the number of RoIs."""
+    from cyroialign.torch import accelerate_torchvision
+
     stage, times = Stage(model), {nullcontext: [], accelerate_torchvision: []}
     for turn in range(repeat + 1):
         for context, all in times.items():
@@ -106,6 +114,9 @@ def measure(model, run, given, repeat):
 
 def main(arguments=None):
     """Measure and print a table."""
+    import torch
+    import torchvision
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1088), help="of the image: %(default)s")
     parser.add_argument("--repeat", type=int, default=5, help="turns: %(default)s")

@@ -30,9 +30,10 @@ examples:
 """
 BENCH_HELP = """\
 Time an operator, forward and backward, against the other libraries that are
-installed and have it (onnxruntime, openvino, torchvision, IPEX, paddle) and
-against the floor: one copy of the output and one sum of the map. Results that
-disagree are reported and not timed. It takes some minutes and 3 GiB of memory.
+installed and have it (onnxruntime, OpenCV 5, openvino, torchvision, IPEX,
+paddle) and against the floor: one copy of the output and one sum of the map.
+Results that disagree are reported and not timed. It takes some minutes and
+3 GiB of memory; --map takes what --seconds allows, an hour for all its cells.
 
 Needs nothing more, but is meant for: pip install "cyroialign[bench]"
 """
@@ -43,6 +44,8 @@ examples:
   cyroialign bench --operator multiscale --threads 1
   cyroialign bench --workload P2-box --dtype float16 --dtype bfloat16
   cyroialign bench --json bench.json --plot bench.png
+  cyroialign bench --operator all --markdown family.md
+  cyroialign bench --map --seconds 3600 --json map.json --plot map.png
 """
 
 
@@ -59,8 +62,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; wrong input ends in SystemExit with status 2.
 
-    Where the output goes is no reason for a traceback: what it cannot hold is written as question marks,
-    and a reader that has gone away, as `head` does, ends the command as SIGPIPE would.
+    Trouble with the output causes no traceback: characters that it cannot hold are written as question marks,
+    and a reader that goes away, as `head` does, ends the command as SIGPIPE would.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -84,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """Send what is still in the buffer nowhere, or Python fails at its end again."""
+    """Discard what is still in the buffer, or Python fails again when it exits."""
     if sys.stdout:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -117,6 +120,21 @@ def _demo(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from cyroialign import bench  # only here: it looks for other libraries
 
+    if arguments.map:
+        if arguments.workload:
+            raise CommandError("--map has settings of its own: leave out --workload")
+        bench.run_map(
+            arguments.operator,
+            arguments.dtype,
+            arguments.threads,
+            arguments.quick,
+            arguments.seconds,
+            arguments.seed,
+            arguments.json_file,
+            arguments.markdown_file,
+            arguments.plot_file,
+        )
+        return
     bench.run(
         arguments.operator,
         arguments.workload,
@@ -195,9 +213,9 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
     bench.add_argument(
         "--operator",
         metavar="NAME",
-        default="roi_align",
-        help="what to time: roi_align, its modes max and onnx_max, boxes_backward, roi_pool, ps_roi_align, "
-        "ps_roi_pool or multiscale (default: %(default)s)",
+        action="append",
+        help="what to time: roi_align, its modes max and onnx_max, boxes_backward, prroi_pool, roi_pool, "
+        "ps_roi_align, ps_roi_pool or multiscale; repeat it for more, or all (default: roi_align)",
     )
     bench.add_argument(
         "--workload",
@@ -209,7 +227,7 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--dtype",
         metavar="NAME",
         action="append",
-        help="float16, bfloat16 or uint8: time maps of it, too, beside those of float32; repeat it for more",
+        help="float16, bfloat16, uint8 or int8: time maps of it, too, beside float32; repeat it for more",
     )
     bench.add_argument(
         "--threads",
@@ -217,7 +235,32 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
         type=_counts,
         help="numbers of threads, each measured on its own (default: 1 and all)",
     )
-    bench.add_argument("--quick", action="store_true", help="fewer rounds and a tenth of the RoIs")
+    bench.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer rounds and a tenth of the RoIs; with --map only its corners",
+    )
+    bench.add_argument(
+        "--map",
+        action="store_true",
+        help="instead of workloads, a grid of channels, bins, RoIs, windows and samplings: how many times as "
+        "fast as the fastest peer in each cell",
+    )
+    bench.add_argument(
+        "--seconds",
+        metavar="N",
+        type=float,
+        default=600,
+        help="when --map ends, with a fair sample of its cells if not with all; the settings that it is at "
+        "are measured to their end (default: %(default)s)",
+    )
+    bench.add_argument(
+        "--seed",
+        metavar="N",
+        type=int,
+        default=0,
+        help="which cells --map measures first (default: %(default)s)",
+    )
     bench.add_argument(
         "--json", metavar="FILE", dest="json_file", type=pathlib.Path, help="write every time to FILE"
     )

@@ -1,15 +1,15 @@
-"""What the commands share: an error that the user can mend, and the files that they write."""
+"""What the commands share: an error that the user can fix, and the files that they write."""
 
 import os
 import pathlib
 
 
 class CommandError(Exception):
-    """Something that the user can mend, in one line."""
+    """Something that the user can fix, in one line."""
 
 
 def check_output(option: str, path: pathlib.Path, suffix: str = "") -> None:
-    """Refuse before any work what cannot be written after it, or would not be what its name says."""
+    """Refuse, before any work, a file that could not be written or would not match its extension."""
     if not path.name.lower().endswith(suffix):
         raise CommandError(f"{option} must end in {suffix}, got {path}")
     try:

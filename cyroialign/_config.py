@@ -1,4 +1,4 @@
-"""What this build is and what it will use."""
+"""What this build has and what it will use."""
 
 from typing import Any, Literal, overload
 
@@ -22,14 +22,14 @@ def show_config(as_dict: bool = False) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``version`` (str); ``simd`` (str), the level in use; ``simd_levels`` (list of str), those that
-        were built and that this CPU runs, slowest first; ``openmp`` (str or None), the OpenMP
+        ``version`` (str); ``simd`` (str), the level in use; ``simd_levels`` (list of str), the levels
+        that were built and that this CPU supports, slowest first; ``openmp`` (str or None), the OpenMP
         specification of the build, or None if it was built without; ``num_threads`` (int), what
-        a call uses unless it says otherwise.
+        a call uses by default.
 
     Notes
     -----
-    The environment variable ``CYROIALIGN_SIMD`` forces one of ``simd_levels``. It is read at import.
+    The environment variable ``CYROIALIGN_SIMD`` selects one of ``simd_levels``. It is read at import.
 
     Examples
     --------

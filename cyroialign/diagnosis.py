@@ -1,4 +1,4 @@
-"""Why RoIs come out as zeros: where boxes lie on the map, and which usual mistake would put them there."""
+"""Why RoIs come out as zeros: where boxes lie on the map, and which common mistake explains it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,14 +43,14 @@ ROUNDING = 0.005  # of the sides, by which boxes may exceed them and still be sa
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `why_zero` found; ``str()`` of it is for reading.
+    """What `why_zero` found; ``str()`` gives a readable summary.
 
     Attributes
     ----------
     share_outside : (K,) ndarray of float64
-        The part of the area of each RoI that lies off the map, where samples are zero.
+        The fraction of the area of each RoI that lies off the map, where samples are zero.
     causes : tuple of K str
-        For each box a key of ``CAUSES``, which this module explains them in; "" where nothing is wrong.
+        For each box a key of ``CAUSES``, which explains it; "" if nothing is wrong.
     spatial_scale : float or None
         With the cause "scale", the largest power of two that would bring all boxes onto the map.
     """
@@ -80,7 +80,7 @@ def why_zero(
     batch_indices: "ArrayLike | None" = None,
     layout: str = "NCHW",
 ) -> Diagnosis:
-    """Tell why `roi_align` gives zeros, or next to nothing, for boxes.
+    """Diagnose why `roi_align` gives zeros, or nearly zeros, for boxes.
 
     Parameters
     ----------
@@ -100,11 +100,11 @@ def why_zero(
     Notes
     -----
     "outside", "inverted", "empty" and "zero input" are facts about a box. The others are guesses from all
-    boxes together and are said of all of them: only where undoing the mistake brings every box onto the
-    map, or, for those that begin with "normalised", where all coordinates are from 0 to 1, give or take 0.1.
-    Whether sizes go with corners or with centres is judged by what would leave the image less. Where several
-    hold, the surest is said. A fact or guess does not mean that the result is zero everywhere, but that it is
-    hardly what was meant.
+    boxes together and are reported for all of them: only if undoing the mistake brings every box onto the
+    map or, for those that begin with "normalised", if all coordinates are from 0 to 1, give or take 0.1.
+    Whether sizes go with corners or with centres is judged by which form leaves the image less. If several
+    apply, the most certain is reported. A cause does not mean that the result is zero everywhere, but that it
+    is probably not what was intended.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The module of torchvision that has these names, for those who look for them here."""
+"""torchvision keeps these names in a module `poolers`; they can be imported from here too."""
 
 from cyroialign.pyramid.levels import assign_levels, infer_scales
 from cyroialign.pyramid.multiscale import MultiScaleRoIAlign

@@ -2,14 +2,14 @@
 
     python examples/fit_boxes.py fit_boxes.png
 
-At night some windows of a house are lit. Each box starts more or less beside a window, and moves uphill
-until it frames the window. What it climbs is a contrast: RoIAlign cuts the box, and a frame around it, into a
-grid of bins, and
+At night some windows of a house are lit. Each box starts near a window, and moves uphill
+until it frames the window. What it climbs is a contrast: RoIAlign divides the box, and a frame around it,
+into a grid of bins, and
 
     contrast = mean of the bins inside - mean of the bins of the frame
 
-is highest where the box is the window. Its gradient to the bins is a constant, which
-`roi_align_boxes_backward` turns into a gradient to the edges of the box.
+is highest where the box is the window. Its gradient with respect to the bins is a constant, which
+`roi_align_boxes_backward` turns into a gradient with respect to the edges of the box.
 """
 
 import sys
@@ -85,7 +85,7 @@ def beside(windows, rng):
 
 
 def blurred(picture, sigma):
-    """The picture under a Gaussian of so many pixels."""
+    """The picture blurred by a Gaussian of so many pixels."""
     reach = np.arange(-int(3 * sigma) - 1, int(3 * sigma) + 2)
     kernel = np.exp(-((reach / sigma) ** 2) / 2)
     kernel /= kernel.sum()

@@ -1,4 +1,4 @@
-"""The way of a detector, from a photograph to pooled regions, with NumPy alone.
+"""The stages of a detector, from a photograph to pooled regions, with NumPy alone.
 
     python examples/pipeline.py pipeline.png
 
@@ -8,7 +8,7 @@
     proposals     of the 65 280 boxes of AnchorGenerator, the 2000 with most edges where they are centred
     pooling       MultiScaleRoIAlign to 7 x 7 bins: the mean of their samples, and the maximum
 
-Nothing is learnt, so every channel has a meaning that one can see. The time of each stage is printed, and
+Nothing is learnt, so every channel has a visible meaning. The time of each stage is printed, and
 a picture shows some channels of a few regions.
 """
 

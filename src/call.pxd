@@ -18,6 +18,8 @@ cdef enum:  # a pooling: what becomes of a bin; the order is that of _kernels/__
     PS_ROI_ALIGN
     PS_ROI_POOL
     PRROI_POOL
+    CROP_BILINEAR
+    CROP_NEAREST
     ROI_ALIGN_ROTATED
     POOLINGS
 
@@ -62,7 +64,10 @@ cdef struct Settings:  # of a call
     bint single  # T is float, not double
     bint channels_last
     int threads
+    size_t outside_bytes  # of a result of crop_and_resize, where bins outside the map are not 0
+    char outside[8]  # what they are
     bint at_most  # so many threads, or fewer if others need the cores
+    Py_ssize_t depth, bins_z  # of a volume, whose slices are read as one tall map; 0: a map
 
 
 # A sparse matrix (CSR): line i sums weight[t] * source[index[t]] over indptr[i] <= t < indptr[i + 1].
@@ -85,7 +90,7 @@ cdef struct Frame:  # a rotated box on its map, in numbers of the type T
 
 cdef struct Level:  # one map of those that a call pools from
     Py_ssize_t height, width
-    double scale_y, scale_x
+    double scale_y, scale_x, scale_z
     const pixel* map
     pooled* gradient
     real* sums  # of the gradient, itself unless it is narrower; NULL: each piece has its own
@@ -93,7 +98,7 @@ cdef struct Level:  # one map of those that a call pools from
     Py_ssize_t row_tiles, parts, pieces  # how the work on it is cut: see src/once/schedule.pxi
 
 
-cdef struct Run:  # strips that follow on each other
+cdef struct Run:  # strips that follow each other
     Py_ssize_t column
     int slot
     int strips
@@ -180,7 +185,7 @@ cdef struct Call:
     Py_ssize_t level_count
     const Py_ssize_t* level_of_box  # NULL: all boxes are of the first
     const double* boxes
-    Py_ssize_t box_numbers  # of each
+    Py_ssize_t box_numbers  # of each box
     Py_ssize_t images, channels, rois  # channels: of the result
     Py_ssize_t map_channels  # of a map: more where each bin has channels of its own
     int threads
@@ -191,6 +196,7 @@ cdef struct Call:
     Py_ssize_t pitch  # from line to line of the scratch
     Py_ssize_t batch  # rows of bins, or lines, that a kernel takes at once
     bint non_temporal  # results are written past the caches
+    bint sparse  # bins have few pixels, which others may not share: see src/kernels/sparse.pxi
     bint ragged  # pixels are no whole number of vectors: rows of them are put together in scratch
     bint staged  # they, or narrow ones, are put together in scratch before they are written
     # Tables

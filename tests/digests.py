@@ -21,22 +21,27 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from narrow import INSTALLED, NARROW, dtype_of, result_of
+from narrow import BYTES, INSTALLED, NARROW, dtype_of, result_of
 
 import cyroialign
 
 DATA = pathlib.Path(__file__).parent / "data" / "digests.json"
 MODES = ("avg", "max", "onnx_max")
 FORWARD = tuple(f"{name} {mode}" for name in ("roi_align", "MultiScaleRoIAlign") for mode in MODES)
-FORWARD += ("roi_pool", "ps_roi_align", "ps_roi_pool", "roi_align_rotated")
+FORWARD += ("roi_pool", "ps_roi_align", "ps_roi_pool", "prroi_pool")
+FORWARD += ("roi_align_3d",)
+FORWARD += ("roi_align_rotated",)
+FORWARD += ("crop_and_resize bilinear", "crop_and_resize nearest")
+PASTES = ("paste_masks torchvision", "paste_masks detectron2", "paste_masks threshold")
 DIRECTIONS = (*FORWARD, *(f"{name} backward" for name in FORWARD), "roi_align_boxes_backward")
+DIRECTIONS += ("prroi_pool_boxes_backward",)
+DIRECTIONS += ("crop_and_resize_boxes_backward", *PASTES)
 DTYPES = ("float32", "float64", *NARROW)
-WITHOUT_MAPS = (
-    "roi_align avg backward",
-    "ps_roi_align backward",
-    "ps_roi_pool backward",
-    "roi_align_rotated backward",
-)
+WITHOUT_MAPS = ("roi_align avg backward", "ps_roi_align backward", "ps_roi_pool backward")
+WITHOUT_MAPS += ("prroi_pool backward",)
+WITHOUT_MAPS += ("roi_align_3d backward",)
+WITHOUT_MAPS += tuple(f"crop_and_resize {method} backward" for method in ("bilinear", "nearest"))
+WITHOUT_MAPS += ("roi_align_rotated backward",)
 LAYOUTS = ("NCHW", "NHWC")
 BOXES = ("ordinary", "outside", "zero-size", "inverted", "huge", "whole pixels")
 SMALL = (*BOXES, "mixed", "spoiled")  # with boxes of all kinds; with NaN, infinities and -0 as well
@@ -48,6 +53,7 @@ SIZES = ((1, 1), (3, 2), (7, 7), (14, 14))
 SCALES = (1.0, 0.5, 0.25, 0.0625, 0.37)
 RATIOS = (-1, 0, 1, 2, 3)
 FINEST = 0.25  # the scale of a pyramid's first map
+DEPTH, BINS_Z = 5, 2  # of volumes
 BOX_DTYPES = ("float32", "float32", "float64", "int64")
 
 
@@ -96,22 +102,28 @@ def small(direction, dtype, layout, scene):
 def calls():
     """Return (direction, the rest of the name) -> call."""
     grid = {}
-    for direction, layout in itertools.product(DIRECTIONS, LAYOUTS):
+    for direction, dtype, scene in itertools.product(PASTES, DTYPES, SMALL):
+        grid[direction, f"{dtype} {scene}"] = small(direction, dtype, "NCHW", scene)
+    for direction in PASTES:
+        large = Call(direction, "float32", "NCHW", "mixed", (1, 1, 100, 76), 40, (1, 1), threads=(1, 3))
+        grid[direction, "float32 large"] = large
+    of_maps = (direction for direction in DIRECTIONS if direction not in PASTES)
+    for direction, layout in itertools.product(of_maps, LAYOUTS):
         for dtype, scene in itertools.product(DTYPES, SMALL):
-            if dtype != "uint8" or direction not in WITHOUT_MAPS:
+            if dtype not in BYTES or direction not in WITHOUT_MAPS:
                 grid[direction, f"{dtype} {layout} {scene}"] = small(direction, dtype, layout, scene)
         for dtype in ("float32", "float64", "float16"):
             # So large an adaptive map that kernels plan some 270 to 540 RoIs at a time.
             many = Call(direction, dtype, layout, "ordinary", (2, 2, 200, 272), 600, (3, 2), sampling_ratio=0)
             grid[direction, f"{dtype} {layout} many"] = many
         for dtype in ("float32", "float16"):
-            # So many bins that threads share them.
+            # Enough bins for several threads.
             large = Call(direction, dtype, layout, "mixed", (2, 21, 50, 38), 40, (7, 5), threads=(1, 3))
             grid[direction, f"{dtype} {layout} large"] = large
     averages = ("roi_align avg", "MultiScaleRoIAlign avg")
     for direction, layout, dtype in itertools.product(averages, LAYOUTS, ("float32", "float16")):
         for height, width in ((14, 14), (3, 2)):
-            # A little more than 8 MiB of results, which are written past the caches.
+            # A little more than 8 MiB of results, which are non-temporal.
             rois = 2**23 // (np.dtype(dtype).itemsize * 40 * height * width) + 1
             streamed = Call(direction, dtype, layout, "ordinary", (1, 40, 20, 24), rois, (height, width))
             grid[direction, f"{dtype} {layout} streamed {height}x{width}"] = streamed
@@ -142,8 +154,8 @@ def corners_of(rng, kind, count, height, width):
 
 def numbers(rng, shape, dtype, layout, spoiled):
     """Numbers of some 16 binades, in the memory order of a layout."""
-    if dtype == np.uint8:
-        values = rng.integers(256, size=shape, dtype=np.uint8)
+    if dtype in BYTES:
+        values = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, size=shape, dtype=dtype)
     else:
         made_as = np.float64 if dtype == np.float64 else np.float32
         values = np.ldexp(rng.random(shape, made_as) - made_as(0.5), rng.integers(-12, 5, shape, np.int32))
@@ -161,9 +173,10 @@ def inputs(call, name):
     if call.direction.startswith("MultiScale"):
         height, levels, scale = max(height, 4), 3, FINEST
     of_map = channels * math.prod(call.output_size) if call.direction.startswith("ps_") else channels
-    shapes = [(images, of_map, height >> i, max(width >> i, 1)) for i in range(levels)]
+    depth, bins_z = (DEPTH, BINS_Z) if call.direction.startswith("roi_align_3d") else (1, 1)
+    shapes = [(images, of_map, depth * height >> i, max(width >> i, 1)) for i in range(levels)]
     maps = [numbers(rng, shape, dtype, call.layout, call.spoiled) for shape in shapes]
-    shape = (call.rois, channels, *call.output_size)
+    shape = (call.rois, channels, bins_z * call.output_size[0], call.output_size[1])
     grads = numbers(rng, shape, result_of(dtype), call.layout, call.spoiled)
     index = np.sort(rng.integers(images, size=call.rois))
     corners = corners_of(rng, call.boxes, call.rois, height, width) / scale
@@ -174,13 +187,41 @@ def inputs(call, name):
     return maps, grads, rows.astype(call.box_dtype)
 
 
+def results_of_volumes(call, name, num_threads):
+    """Return the array that a call gives of the map as so many slices, one below the other."""
+    [maps], grads, boxes = inputs(call, name)
+    z = corners_of(generator(f"slices of {name}"), call.boxes, call.rois, DEPTH, DEPTH)[:, ::2]
+    scales = (call.spatial_scale / 2, call.spatial_scale, call.spatial_scale)
+    boxes = np.insert(boxes, [3, 5], (z / scales[0]).astype(call.box_dtype), axis=1)
+    rest = (scales, call.sampling_ratio, call.aligned)
+    first = call.layout == "NCHW"
+    axis = 2 if first else 1
+    options = {"layout": "NCDHW" if first else "NDHWC", "num_threads": num_threads}
+    maps = maps.reshape(*maps.shape[:axis], DEPTH, -1, *maps.shape[axis + 1 :])
+    if not call.direction.endswith(" backward"):
+        return [cyroialign.roi_align_3d(maps, boxes, (BINS_Z, *call.output_size), *rest, **options)]
+    grads = grads.reshape(*grads.shape[:axis], BINS_Z, -1, *grads.shape[axis + 1 :])
+    return [cyroialign.roi_align_3d_backward(grads, boxes, maps.shape, *rest, **options)]
+
+
 def results(call, name, num_threads):
     """Return the arrays that a call gives: one, or a gradient to each map of a pyramid."""
+    if call.direction.startswith("roi_align_3d"):
+        return results_of_volumes(call, name, num_threads)
     maps, grads, boxes = inputs(call, name)
     operator, _, mode = call.direction.removesuffix(" backward").partition(" ")
     backward = call.direction.endswith(" backward")
     sampling = (call.spatial_scale, call.sampling_ratio, call.aligned)
     shared = {"layout": call.layout, "num_threads": num_threads}
+    if operator == "paste_masks":
+        side = call.output_size[0] * 4
+        masks = numbers(
+            generator(f"masks of {name}"), (call.rois, 1, side, side), maps[0].dtype, "NCHW", call.spoiled
+        )
+        rule = {"threshold": 0.001} if mode == "threshold" else {"rule": mode}
+        return [cyroialign.paste_masks(masks, boxes[:, 1:], call.shape[2:], num_threads=num_threads, **rule)]
+    if operator.startswith("crop_and_resize"):
+        return [crop(call, maps[0], grads, boxes, shared)]
     if operator == "MultiScaleRoIAlign":
         height, width = maps[0].shape[2:] if call.layout == "NCHW" else maps[0].shape[1:3]
         image = (int(height / FINEST), int(width / FINEST))
@@ -199,6 +240,8 @@ def results(call, name, num_threads):
         return list(pool.backward(grads, *given).values()) if backward else [pool(*given)]
     if operator == "roi_align_boxes_backward":
         return [cyroialign.roi_align_boxes_backward(grads, *maps, boxes, *sampling, **shared)]
+    if operator == "prroi_pool_boxes_backward":
+        return [cyroialign.prroi_pool_boxes_backward(grads, *maps, boxes, call.spatial_scale, **shared)]
 
     function = getattr(cyroialign, f"{operator}_backward" if backward else operator)
     sampling = sampling[: {"roi_align": 3, "roi_align_rotated": 3, "ps_roi_align": 2}.get(operator, 1)]
@@ -213,8 +256,21 @@ def results(call, name, num_threads):
     return [function(grads, boxes, maps[0].shape, *sampling, **shared)]
 
 
+def crop(call, image, grads, boxes, shared):
+    """Return what crop_and_resize or a gradient gives for boxes in pixels of the map, scaled."""
+    index = boxes[:, 0].astype(np.int64)
+    steps = np.maximum(np.array(call.shape[2:]) - 1, 1) / call.spatial_scale
+    shares = boxes[:, [2, 1, 4, 3]] / np.tile(steps, 2).astype("f4" if boxes.dtype == "f4" else "f8")
+    method = call.direction.split()[1:2]
+    if not method:
+        return cyroialign.crop_and_resize_boxes_backward(grads, image, shares, index, **shared)
+    if call.direction.endswith(" backward"):
+        return cyroialign.crop_and_resize_backward(grads, shares, index, image.shape, *method, **shared)
+    return cyroialign.crop_and_resize(image, shares, index, call.output_size, *method, 0.375, **shared)
+
+
 def digest(call, name):
-    """Return that of shapes, dtypes and bytes, all NaN alike; several if numbers of threads differ."""
+    """Return the digest of shapes, dtypes and bytes, all NaN alike; several if numbers of threads differ."""
     digests = []
     for num_threads in call.threads:
         digest = hashlib.blake2b(digest_size=8)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 HALVES = ("float16", "bfloat16")
-NARROW = (*HALVES, "uint8")
+BYTES = ("uint8", "int8")
+NARROW = (*HALVES, *BYTES)
 ULPS = {"float16": 2**-10, "bfloat16": 2**-7, "float32": 2**-23, "float64": 2**-52}  # of 1
 INSTALLED = tuple(name for name in NARROW if name != "bfloat16" or importlib.util.find_spec("ml_dtypes"))
 
@@ -18,7 +19,7 @@ def dtype_of(name):
 
 def result_of(dtype):
     """The dtype of what is pooled from maps of a dtype, and of its gradients."""
-    return np.dtype(np.float32 if dtype == np.uint8 else dtype)
+    return np.dtype(np.float32 if dtype in BYTES else dtype)
 
 
 def numbers(rng, shape, dtype, spoiled=0):
@@ -26,8 +27,8 @@ def numbers(rng, shape, dtype, spoiled=0):
 
     spoiled: one of so many is NaN or infinite, where the dtype has that.
     """
-    if dtype == np.uint8:
-        return rng.integers(256, size=shape, dtype=np.uint8)
+    if dtype in BYTES:
+        return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, size=shape, dtype=dtype)
     values = np.ldexp(rng.standard_normal(shape), rng.integers(-24, 13, shape, np.int32))
     if spoiled:
         values.flat[::spoiled] = np.resize([np.nan, np.inf, -np.inf], values.flat[::spoiled].shape)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import numbers as numbers_of_python
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,9 +19,10 @@ import reference
 import reference_bounded
 import reference_maximum
 import reference_pools
+import reference_prroi_pool
 import reference_pyramid
 import reference_rotated
-from narrow import NARROW, dtype_of, numbers, result_of
+from narrow import BYTES, NARROW, dtype_of, numbers, result_of
 
 import cyroialign
 
@@ -57,7 +59,7 @@ class Operator:
     gradients: tuple[str, ...] = ("backward",)  # of "backward" and "boxes"
     gradient_takes: tuple[str, ...] = ("input_shape",)  # beside grad_output and boxes
     fixed: dict[str, Any] = dataclasses.field(default_factory=dict)  # settings that make it this operator
-    position_sensitive: bool = False  # each bin reads channels of its own
+    position_sensitive: bool = False  # each bin reads its own channels
     linear: bool = True  # in its map
     leaves_out_last: bool = False  # the last row and column, forward; not backward
     quick: bool = True  # its textbook does not visit channel after channel
@@ -65,6 +67,7 @@ class Operator:
     least_side: int = 1  # of a map
     by_image: bool = False  # takes boxes image after image
     columns: int = 5  # of the boxes
+    refuses_as_maps: bool = True  # in words that are common to operators on maps
     layouts: tuple[str, ...] = ("NCHW", "NHWC")
     dtypes: tuple[str, ...] = DTYPES
 
@@ -92,7 +95,7 @@ class Operator:
         dtype = dtype_of(dtype)
 
         def values(shape, dtype):
-            if spoiled is not None or dtype == np.uint8:
+            if spoiled is not None or dtype in BYTES:
                 return numbers(rng, shape, dtype, spoiled or 0)
             return rng.uniform(-1, 1, shape).astype(dtype)
 
@@ -200,7 +203,7 @@ class Operator:
 
 
 def assert_textbook(operator, direction, call, results, message="", least=0.0, **options):
-    """The results of a call are those of the textbook but for rounding; least: what may underflow."""
+    """The results of a call equal the textbook's up to rounding; least: what may underflow."""
     wanted, largest = operator.expected(direction, call, **options), operator.largest(direction, call)
     for actual, expected, most in zip(results, wanted, largest, strict=True):
         assert actual.shape == expected.shape
@@ -263,6 +266,17 @@ def pool(name, direction, call, bounded=False):
     return (reference_pools.run_one(name, direction, call.maps[0], call.grad_output, *rest),)
 
 
+def integral(direction, call, bounded=False):
+    """PrRoIPool, whose textbook visits no samples."""
+    book, options = reference_prroi_pool, {"dtype": geometry(call)}
+    boxes, rest, input, grads = call.boxes, call.arguments.values(), call.maps[0], call.grad_output
+    if direction == "forward":
+        return (book.prroi_pool(input, boxes, call.output_size, *rest, **options),)
+    if direction == "backward":
+        return (book.prroi_pool_backward(grads, boxes, input.shape, *rest, **options),)
+    return (book.prroi_pool_boxes_backward(grads, input, boxes, *rest, **options),)
+
+
 def position_sensitive_mean(direction, call):
     """PSRoIAlign by way of RoIAlign: of all that each bin makes of all channels, its own."""
     (rows, columns), arguments = call.output_size, {**call.arguments, "aligned": True}
@@ -320,12 +334,57 @@ def turned(boxes):
         return np.hstack([index, centres, sides, angles]).astype(boxes.dtype)
 
 
+# Volumes, of which a map is one
+
+
+class Volume(Operator):
+    """`roi_align_3d` of the rows of a map, each a slice of one row; test_volumes.py has all three axes."""
+
+    def callable(self, direction):  # noqa: D102
+        function = super().callable(direction)
+
+        @functools.wraps(function)
+        def of_map(*, layout, spatial_scale, boxes, **keywords):
+            axis = {"NCHW": 3, "NHWC": 2}[layout]
+            for name in keywords.keys() & {"input", "grad_output", "out"}:
+                keywords[name] = np.expand_dims(keywords[name], axis)
+            for name, at in (("output_size", 1), ("input_shape", axis)):
+                if name in keywords:
+                    keywords[name] = (*keywords[name][:at], 1, *keywords[name][at:])
+            scales = (spatial_scale, 1.0, spatial_scale)
+            layout = {"NCHW": "NCDHW", "NHWC": "NDHWC"}[layout]
+            result = function(boxes=with_z(boxes), spatial_scale=scales, layout=layout, **keywords)
+            return np.squeeze(result, axis)
+
+        def into_out(**keywords):
+            result = of_map(**keywords)
+            return result if keywords.get("out") is None else keywords["out"]
+
+        return functools.wraps(function)(into_out)
+
+
+def with_z(boxes):
+    """Boxes in whatever form, with their y as z, and y from 0 to 1."""
+    if isinstance(boxes, list | tuple):
+        if boxes and isinstance(boxes[0], numbers_of_python.Real):
+            *index, x1, y1, x2, y2 = boxes
+            return [*index, x1, 0, y1, x2, 1, y2]
+        return type(boxes)(map(with_z, boxes))
+    if isinstance(boxes, memoryview):
+        return memoryview(with_z(np.asarray(boxes)))
+    more = np.empty((len(boxes), boxes.shape[1] + 2), boxes.dtype)
+    more[:, :-6] = boxes[:, :-4]
+    more[:, -6:] = np.array([0, 0, 0, 0, 1, 0], boxes.dtype)
+    more[:, [-6, -4, -3, -1]] = boxes[:, -4:]
+    return more
+
+
 # The pyramid, whose call has another form
 
 
 @dataclasses.dataclass(frozen=True)
 class Pyramid(Operator):
-    """MultiScaleRoIAlign of two maps: spatial_scale is that of the finer one, a power of two."""
+    """MultiScaleRoIAlign of two maps: spatial_scale belongs to the finer one, a power of two."""
 
     def map_sizes(self, size):  # noqa: D102
         return [tuple(size), tuple(-(-side // 2) for side in size)]
@@ -369,12 +428,13 @@ def pyramid_backward(*, grad_output, x, boxes, image_shapes, **settings):
 
 
 def of_levels(of_one, direction, call, bounded=False):
-    """The reference of a pyramid from that of one map."""
+    """The reference of a pyramid, built from the reference of one map."""
     return reference_pyramid.by_level(direction, call, functools.partial(of_one, bounded=bounded))
 
 
 OPERATORS = {
     "roi_align": Operator("roi_align", ROI_ALIGN, mean, ("backward", "boxes")),
+    "roi_align_3d": Volume("roi_align_3d", ROI_ALIGN, mean, refuses_as_maps=False),
     "roi_pool": Operator(
         "roi_pool",
         SCALE,
@@ -385,6 +445,7 @@ OPERATORS = {
     "roi_align_rotated": Rotated(
         "roi_align_rotated", ROI_ALIGN | {"clockwise": (False, True)}, rotated, columns=6, quick=False
     ),
+    "prroi_pool": Operator("prroi_pool", SCALE, integral, ("backward", "boxes")),
     "ps_roi_align": Operator(
         "ps_roi_align", SCALE | RATIO, functools.partial(pool, "ps_roi_align"), position_sensitive=True
     ),

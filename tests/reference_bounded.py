@@ -55,7 +55,7 @@ def axis_weights(low, high, bins, length, *settings):
 def axis_slopes(low, high, bins, length, spatial_scale, sampling_ratio, aligned, dtype):
     """(2, bins, length): how those weights change with low and with high."""
     real = np.dtype(dtype).type
-    slopes, scale = np.zeros((2, bins, length)), float(real(spatial_scale))
+    derivatives, scale = np.zeros((2, bins, length)), float(real(spatial_scale))
     rigid = not aligned and real(high) * real(spatial_scale) - real(low) * real(spatial_scale) < 1
     mirrored = reference.geometry(low, high, bins, spatial_scale, sampling_ratio, aligned, dtype)[1] < 0
     settings = (spatial_scale, sampling_ratio, aligned, dtype)
@@ -65,9 +65,9 @@ def axis_slopes(low, high, bins, length, spatial_scale, sampling_ratio, aligned,
             u = 0 if rigid else (i + (count - middle if mirrored else middle) / count) / bins
             for edge, share in enumerate([1 - u, u]):
                 moved = scale * share * (end - first) / count
-                slopes[edge, i, int(here)] -= moved
-                slopes[edge, i, int(here) + 1] += moved
-    return slopes
+                derivatives[edge, i, int(here)] -= moved
+                derivatives[edge, i, int(here) + 1] += moved
+    return derivatives
 
 
 def distinct_positions(low, high, bins, length, *settings):
@@ -111,7 +111,7 @@ def roi_align_backward(grad_output, boxes, input_shape, *arguments, dtype):
 
 
 def roi_align_boxes_backward(grad_output, input, boxes, *arguments, dtype):
-    """`reference.roi_align_boxes_backward` by the weights of the axes and their slopes."""
+    """`reference.roi_align_boxes_backward` by the weights of the axes and their derivatives."""
     grad_boxes = np.zeros((len(boxes), 4))
     for k, box in enumerate(boxes):
         given = (box, input.shape[2:], grad_output.shape[2:], (*arguments, dtype))

@@ -1,6 +1,6 @@
 """Pooling from a pyramid as the textbook has it: each box from the map of its level, level after level.
 
-Shares nothing with the package. Maps are (N, C, H_l, W_l), finest first, each half as long as its forerunner.
+Shares nothing with the package. Maps are (N, C, H_l, W_l), finest first, each half as long as the one before.
 """
 
 import math

@@ -103,7 +103,7 @@ def test_grid_finer_than_the_image():
         (((1e39,),), (1,), ValueError, r"sizes\[0\]\[0\]"),
         ((32,), (-1.0,), ValueError, r"aspect_ratios\[0\] must be greater than 0"),
         ((32,), ((1.0, math.nan),), ValueError, r"aspect_ratios\[0\]\[1\]"),
-        ((32, 64), ((1.0,),), ValueError, "as many levels, got 2 and 1"),
+        ((32, 64), ((1.0,),), ValueError, "same number of levels, got 2 and 1"),
         ((3e38,), (1e-30,), ValueError, "beyond float32"),
     ],
 )

@@ -66,7 +66,7 @@ class Array:
 
 
 class Subclass(np.ndarray):
-    """An array of a kind of its own."""
+    """An array of an unknown kind."""
 
 
 class OnlyDLPack:
@@ -236,7 +236,7 @@ METHODS = ("__dlpack__", "__dlpack_device__", "__array__", "__array_interface__"
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("error", [KeyError, NotImplementedError, OwnError, AttributeError, TypeError])
 def test_protocols_that_raise(method, error):
-    """Whatever a library raises, the argument is named, and the error of the library is the cause."""
+    """For any error of a library, the argument is named, and the library's error is the cause."""
     if (method, error) == ("__array_interface__", AttributeError):
         pytest.skip("that is how an object says that it has none")
     raised = error("no values")

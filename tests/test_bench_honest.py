@@ -1,4 +1,4 @@
-"""The benchmark is honest: whatever one library writes, no other reads."""
+"""The benchmark is honest: no library reads what another one wrote."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def backward(problem, gradient):
 
 
 def test_peers_with_copies_of_their_own_are_as_good_as_those_without():
-    """Whatever ran before, the gradient is what it was when a library copied it."""
+    """No matter what ran before, the gradient is what it was when a library copied it."""
 
     def rows(problem):
         copied = problem.gradient.copy()
@@ -37,7 +37,7 @@ def test_peers_with_copies_of_their_own_are_as_good_as_those_without():
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_no_row_writes_what_another_reads(operator):
-    """Neither what all share, nor what the rows of a library share, whichever is called first."""
+    """Neither what all share, nor what the rows of a library share, in any order of calls."""
     workload = next(iter(bench.workloads_of(operator).values()))._replace(rois=20)
     if operator not in POSITION_SENSITIVE:
         workload = workload._replace(channels=9)

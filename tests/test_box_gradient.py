@@ -90,7 +90,7 @@ def slope_at(place, end="x1"):
         (-1.5, 0),  # outside: 0 on both sides
         (-1, 0),
         (-0.5, 0),  # clamped to the first pixel
-        (0, 1),  # on a pixel: that of the cell to the right, as to the left it is clamped
+        (0, 1),  # on a pixel: the derivative of the cell to the right, since the left one is clamped
         (0.5, 1),
         (1, 3),
         (3.999, 7),

@@ -134,8 +134,8 @@ def test_no_boxes_at_all():
 @pytest.mark.parametrize(
     ("boxes", "error", "message"),
     [
-        ([], ValueError, r"one array an image, 3 for this input, got 0"),
-        ([[], []], ValueError, r"one array an image, 3 for this input, got 2"),
+        ([], ValueError, r"one array per image, 3 for this input, got 0"),
+        ([[], []], ValueError, r"one array per image, 3 for this input, got 2"),
         (
             [ROWS[0], ROWS[1], ROWS[2]],
             ValueError,
@@ -193,7 +193,7 @@ def test_what_batch_indices_cannot_be(indices, error, message):
 
 
 def test_rows_of_several_images_with_batch_indices():
-    with pytest.raises(ValueError, match="one array an image already: leave batch_indices out"):
+    with pytest.raises(ValueError, match="one array per image already: omit batch_indices"):
         roi_align(MAPS, [[], ROWS, []], 2, batch_indices=[1, 1, 1])
 
 

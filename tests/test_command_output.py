@@ -29,7 +29,7 @@ WORDS = {
 
 @pytest.fixture
 def command(tmp_path):
-    """Run the command line in a process of its own, in a folder with a photograph; return what it did."""
+    """Run the command line in a new process, in a folder with a photograph; return what it did."""
     Image.new("RGB", (80, 60), (10, 200, 30)).save(tmp_path / "küche.png")
 
     def command(*words, stdout=subprocess.PIPE, **variables):
@@ -45,7 +45,7 @@ def command(tmp_path):
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 def test_reader_that_has_gone_away(command, words, tmp_path):
-    """The status is that of a process which SIGPIPE ended; a picture has been written all the same."""
+    """The status is that of a process ended by SIGPIPE; the picture has been written anyway."""
     reading, writing = os.pipe()
     os.close(reading)
     done = command(*words, stdout=writing)

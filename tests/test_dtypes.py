@@ -1,9 +1,11 @@
-"""Narrow maps, float16, bfloat16 and uint8: what float32 gives, rounded once, without a converted copy."""
+"""Narrow maps, of 16 bits and of bytes: what float32 gives, rounded once, without a converted copy."""
+
+import itertools
 
 import numpy as np
 import pytest
 from memory import peak_memory, unaligned
-from narrow import HALVES, NARROW, bits, dtype_of, numbers, result_of, rounded
+from narrow import BYTES, HALVES, NARROW, bits, dtype_of, numbers, result_of, rounded
 from reference import random_boxes
 
 import cyroialign as ca
@@ -37,6 +39,8 @@ FORWARD = {
     "max": lambda x, **kw: ca.roi_align(x, BOXES, BINS, *SETTINGS, mode="max", **kw),
     "onnx_max": lambda x, **kw: ca.roi_align(x, BOXES, BINS, *SETTINGS, mode="onnx_max", **kw),
     "RoIAlign": lambda x, **kw: ca.RoIAlign(BINS, *SETTINGS, **kw)(x, CORNERS),
+    "prroi_pool": lambda x, **kw: ca.prroi_pool(x, BOXES, BINS, 0.5, **kw),
+    "PrRoIPool": lambda x, **kw: ca.PrRoIPool(BINS, 0.5, **kw)(x, CORNERS),
     "roi_pool": lambda x, **kw: ca.roi_pool(x, BOXES, BINS, 0.5, **kw),
     "ps_roi_align": lambda x, **kw: ca.ps_roi_align(x, BOXES, BINS, 0.5, 2, **kw),
     "ps_roi_pool": lambda x, **kw: ca.ps_roi_pool(x, BOXES, BINS, 0.5, **kw),
@@ -52,6 +56,8 @@ BACKWARD = {
         g, BOXES, x.shape, *SETTINGS, mode="onnx_max", input=x, **kw
     ),
     "RoIAlign": lambda g, x, **kw: ca.RoIAlign(BINS, *SETTINGS, **kw).backward(g, CORNERS, x.shape),
+    "prroi_pool": lambda g, x, **kw: ca.prroi_pool_backward(g, BOXES, x.shape, 0.5, **kw),
+    "PrRoIPool": lambda g, x, **kw: ca.PrRoIPool(BINS, 0.5, **kw).backward(g, CORNERS, x.shape),
     "roi_pool": lambda g, x, **kw: ca.roi_pool_backward(g, x, BOXES, BINS, 0.5, **kw),
     "ps_roi_align": lambda g, x, **kw: ca.ps_roi_align_backward(g, BOXES, x.shape, 0.5, 2, **kw),
     "ps_roi_pool": lambda g, x, **kw: ca.ps_roi_pool_backward(g, BOXES, x.shape, 0.5, **kw),
@@ -59,7 +65,7 @@ BACKWARD = {
     "pyramid, max": lambda g, x, **kw: pool_pyramid_backward(g, x, mode="max", **kw),
     "pyramid, onnx_max": lambda g, x, **kw: pool_pyramid_backward(g, x, mode="onnx_max", **kw),
 }
-TAKE_OUT = [name for name in FORWARD if name != "RoIAlign" and "pyramid" not in name]
+TAKE_OUT = [name for name in FORWARD if "RoI" not in name and "pyramid" not in name]
 
 
 def last(array):
@@ -111,7 +117,7 @@ def test_forward_is_float32_rounded(memory, dtype, name):
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("memory", MEMORY)
 def test_backward_is_float32_rounded(memory, dtype, name):
-    """Of uint8 maps the gradients are of float32, as what is pooled from them."""
+    """Of maps of bytes the gradients are of float32, as what is pooled from them."""
     dtype, (arrange, layout) = dtype_of(dtype), MEMORY[memory]
     for spoiled in (0, 101):
         input, gradient = arrays(dtype, spoiled, position_sensitive=name.startswith("ps"))
@@ -128,7 +134,7 @@ def test_backward_is_float32_rounded(memory, dtype, name):
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("memory", MEMORY)
 def test_gradient_of_boxes(memory, dtype):
-    """Its sums are float64 and its result is float32, whatever the map."""
+    """Its sums are float64 and its result is float32 for every map."""
     dtype, (arrange, layout) = dtype_of(dtype), MEMORY[memory]
     input, gradient = arrays(dtype)
     if memory == "read-only":
@@ -168,7 +174,7 @@ def test_out(memory, dtype, name):
 @pytest.mark.parametrize("name", FORWARD)
 @pytest.mark.parametrize("dtype", HALVES)
 def test_rounding_raises_no_floating_point_errors(dtype, name):
-    """Subnormal and infinite results are results; so they are where a program wants to hear of its own."""
+    """Subnormal and infinite results are no errors, even if a program makes its own raise."""
     dtype = dtype_of(dtype)
     input, gradient = arrays(dtype, position_sensitive=name.startswith("ps"))
     input.flat[::7] = gradient.flat[::3] = np.finfo(np.float16).max
@@ -188,13 +194,14 @@ def test_rounding_gradients_of_boxes_raises_no_floating_point_errors(dtype):
     assert result.any()
 
 
-def test_gradients_of_uint8_are_refused():
+@pytest.mark.parametrize("dtype", BYTES)
+def test_gradients_of_bytes_are_refused(dtype):
     with pytest.raises(
         TypeError, match="grad_output must have dtype float32, float64, float16 or bfloat16, "
     ):
-        ca.roi_align_backward(np.ones((12, 18, *BINS), np.uint8), BOXES, SHAPE)
+        ca.roi_align_backward(np.ones((12, 18, *BINS), dtype), BOXES, SHAPE)
     with pytest.raises(TypeError, match="the dtype of what is pooled from input, float32, got float16"):
-        ca.roi_pool_backward(np.ones((12, 18, *BINS), np.float16), np.ones(SHAPE, np.uint8), BOXES, BINS, 0.5)
+        ca.roi_pool_backward(np.ones((12, 18, *BINS), np.float16), np.ones(SHAPE, dtype), BOXES, BINS, 0.5)
 
 
 # Every number of 16 bits, through what loads and what stores it.
@@ -282,11 +289,14 @@ def test_every_byte():
     for shape in ((1, 256, 1, 1), (1, 1, 16, 16), (1, 16, 4, 4)):
         input = np.arange(256, dtype=np.uint8).reshape(shape)
         box[0, 3:] = shape[3], shape[2]
-        for layout in ("NCHW", "NHWC"):
-            given = input if layout == "NCHW" else last(input)
+        for dtype, layout in itertools.product(BYTES, ("NCHW", "NHWC")):
+            given = (input if layout == "NCHW" else last(input)).view(dtype)
             output = ca.roi_align(given, box, shape[2:], 1.0, 1, True, layout=layout)
             assert output.dtype == np.float32
             assert (output == given).all()
+            if shape[2] == 1:
+                output = ca.prroi_pool(given, np.array([[0, -1, -1, 1, 1]]), 1, layout=layout)
+                assert (4 * output == given).all()  # half of the box on each axis
 
 
 # Boxes and geometry: never of half precision.
@@ -355,7 +365,7 @@ def test_ml_dtypes_is_not_needed(run_python):
         except TypeError as error:
             print(error)
     """
-    expected = "input must have dtype float32, float64, float16, bfloat16 or uint8, got int64"
+    expected = "input must have dtype float32, float64, float16, bfloat16, uint8 or int8, got int64"
     assert run_python(code).stdout.strip() == expected
 
 
@@ -391,9 +401,9 @@ def growth(name, layout, direction):
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", NARROW)
 def test_no_converted_copy(dtype, layout, direction, run_python):
-    """The gradient's float32 sums are those of a few rows at a time."""
-    if direction == "backward" and dtype == "uint8":
-        pytest.skip("uint8 has no gradient")
+    """The gradient's float32 sums are kept for a few rows at a time."""
+    if direction == "backward" and dtype in BYTES:
+        pytest.skip("it has no gradient")
     dtype_of(dtype)
     code = f"import test_dtypes; print(test_dtypes.growth({dtype!r}, {layout!r}, {direction!r}))"
     assert int(run_python(code).stdout) < MAP_BYTES  # a copy of float32 would be four times as large

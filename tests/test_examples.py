@@ -22,6 +22,34 @@ def test_fit_boxes(tmp_path, capsys):
     assert min(end) > 0.9
 
 
+@pytest.fixture
+def refinement():
+    return runpy.run_path(str(EXAMPLES / "refine_boxes.py"))
+
+
+def test_refine_boxes(refinement, capsys):
+    refinement["main"]()
+    words = [line.replace(",", "").split() for line in capsys.readouterr().out.splitlines()]
+    before, after, voted, wrong = (np.array([float(line[i]) for line in words]) for i in (3, 5, 7, 9))
+    assert len(words) == 5
+    assert max(before) < 0.65
+    assert min(after) > 0.8
+    assert min(voted) > 0.9
+    assert max(wrong) < refinement["STRIDE"] / 8
+
+
+def test_refine_boxes_climbs(refinement):
+    """Its gradient is that of its score."""
+    rng, step = np.random.default_rng(1), 1e-4
+    maps, boxes = refinement["score_maps"](rng), refinement["rough_boxes"](rng)
+    _, gradient = refinement["score"](maps, boxes)
+    for edge in range(4):
+        moved = np.stack([boxes, boxes])
+        moved[..., edge] += np.array([-step, step])[:, None, None]
+        low, high = (refinement["score"](maps, one)[0] for one in moved)
+        np.testing.assert_allclose((high - low) / (2 * step), gradient[..., edge], rtol=0, atol=1e-3)
+
+
 @pytest.fixture(scope="module")
 def pipeline():
     pytest.importorskip("matplotlib")

@@ -53,14 +53,30 @@ def test_the_page_has_a_place_for_every_figure(monkeypatch, tmp_path):
     page.write_text(figures.PAGE.read_text())
     measured = tmp_path / "measured"
     measured.mkdir()
-    for name in ("bench", "scaling", *curves.CURVES):
+    named = {*figures.NAMES, *curves.CURVES} - {"curves"}
+    for name in named:
         (measured / f"{name}.md").write_text(f"new {name}\n")
     image.new("RGB", (2, 2)).save(measured / "size.png")
     for _ in range(2):
         figures.fill(page, measured)
-    for name in ("bench", "scaling", *curves.CURVES):
+    for name in named:
         assert page.read_text().count(f"<!-- {name} -->\n\nnew {name}\n\n<!-- /{name} -->") == 1
     assert (tmp_path / "page" / "size.png").exists()
+
+
+def test_the_family_is_its_table_and_the_notes(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    figures = importlib.import_module("figures")
+    words = (
+        "How many times",
+        "| operator |",
+        "RoIAlign, 1 thread",
+        "| | P2-box |",
+        "- machine: x\n- versions: y",
+    )
+    (tmp_path / "family.md").write_text("\n\n".join([*words, ""]))
+    figures.shorten(tmp_path / "family.md")
+    assert (tmp_path / "family.md").read_text() == "\n\n".join([*words[:2], words[-1]])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyroialign import FeaturePyramidNetwork
-from cyroialign.pyramid import fpn
+from cyroialign.pyramid import fpn as fpn_module
 
 GOLDENS = np.load(pathlib.Path(__file__).parent / "data" / "torchvision_fpn.npz")
 CHANNELS, OUT = [6, 10, 14, 18], 12
@@ -91,7 +91,7 @@ def test_equals_torchvision(extra_blocks, dtype):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_equals_the_definition(sizes, images, dtype, block, seed):
-    """Whatever the sizes of the levels, and wherever blocks of rows begin and end."""
+    """For levels of any size, and blocks of rows that begin and end anywhere."""
     rng = np.random.default_rng(seed)
     channels = rng.integers(1, 5, len(sizes)).tolist()
     fpn = FeaturePyramidNetwork(channels, int(rng.integers(1, 5)))
@@ -101,7 +101,7 @@ def test_equals_the_definition(sizes, images, dtype, block, seed):
         for level, (count, size) in enumerate(zip(channels, sizes, strict=True))
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fpn, "BLOCK", block)
+        patch.setattr(fpn_module, "BLOCK", block)
         results = fpn(maps)
     for name, expected in reference(fpn, maps).items():
         assert results[name].dtype == dtype
@@ -111,7 +111,7 @@ def test_equals_the_definition(sizes, images, dtype, block, seed):
 def test_nearest_neighbours_are_torchs():
     """Three sizes at which float32 falls short of the whole number that the quotient is."""
     for old, new, at, pixel in [(50, 198, 99, 24), (75, 297, 99, 24), (87, 345, 115, 28)]:
-        assert fpn._nearest(old, new, np.dtype("float32"))[at] == pixel == at * old // new - 1
+        assert fpn_module._nearest(old, new, np.dtype("float32"))[at] == pixel == at * old // new - 1
 
 
 @pytest.mark.parametrize("height", [1, 2, 3, 4, 7, 8])
@@ -175,7 +175,7 @@ def test_scratch_is_bounded():
     x, weight = np.ones((1, 8, 4000, 100), np.float32), np.ones((8, 8, 3, 3), np.float32)
     tracemalloc.start()
     try:
-        fpn._convolve_3x3(x, weight, np.zeros(8, np.float32))
+        fpn_module._convolve_3x3(x, weight, np.zeros(8, np.float32))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -253,7 +253,7 @@ def test_not_an_archive(tmp_path, content):
             np.save(file, np.ones(3))
     else:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"path of an \.npz file, and .*weights\.npz. is none"):
+    with pytest.raises(ValueError, match=r"path of an \.npz file, and .*weights\.npz. is not one"):
         golden_network().load_state_dict(path)
 
 
@@ -304,8 +304,8 @@ INPUT = part("input/")
     [
         (None, TypeError, "x must be a mapping|None"),
         (list(INPUT.values()), TypeError, "x must be a mapping|list"),
-        ({}, ValueError, "one map a level, 4 here, got 0"),
-        ({"c2": INPUT["c2"]}, ValueError, "one map a level, 4 here, got 1"),
+        ({}, ValueError, "one map per level, 4 here, got 0"),
+        ({"c2": INPUT["c2"]}, ValueError, "one map per level, 4 here, got 1"),
         ({**INPUT, "c6": INPUT["c5"]}, ValueError, "4 here, got 5"),
         ({"pool" if k == "c5" else k: v for k, v in INPUT.items()}, ValueError, "named 'pool'"),
         (replaced("c3", None), TypeError, "x['c3'] must be a NumPy array|None"),

@@ -1,4 +1,4 @@
-"""What must hold for RoIAlign whatever its values: adjointness, linearity, symmetries, independence."""
+"""What must hold for RoIAlign with any values: adjointness, linearity, symmetries, independence."""
 
 import itertools
 

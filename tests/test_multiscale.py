@@ -111,10 +111,10 @@ def test_bits_are_those_of_single_levels(dtype, layout, sampling_ratio, aligned,
 
 
 @every_mode
-@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+@pytest.mark.parametrize("dtype", ["float16", "uint8", "int8"])
 def test_bits_of_narrow_maps(dtype, mode):
     call = some_call(dtype)
-    grad_output = gradient_for(*call[:2]).astype("float32" if dtype == "uint8" else dtype)
+    grad_output = gradient_for(*call[:2]).astype(dtype if dtype == "float16" else "float32")
     expected = by_level(*call, grad_output, "NCHW", (7, 5), 2, True, mode)
     pool = pooler(aligned=True, mode=mode)
     assert pool(*call).tobytes() == expected[0].tobytes()
@@ -217,13 +217,13 @@ def spoiled(row, value):
         (
             {"x": {**X, "p4": X["p4"][:1]}},
             ValueError,
-            "as many images|x['p4']|(1, 11, 10, 14)|(2, 11, 40, 56)",
+            "same number of images|x['p4']|(1, 11, 10, 14)|(2, 11, 40, 56)",
         ),
         ({"x": {**X, "p4": X["p4"][:, :3]}}, ValueError, "channels|x['p4']|(2, 3, 10, 14)"),
         ({"x": {**X, "p4": X["p4"][:, :, :0]}}, ValueError, "x['p4'] must have pixels|height 0"),
         ({"x": {**X, "p2": X["p5"], "p5": X["p2"]}}, ValueError, "finest map to the coarsest|0.03125"),
         ({"boxes": BOXES[0]}, TypeError, "boxes must be a list or tuple|ndarray"),
-        ({"boxes": BOXES[:1]}, ValueError, "one array an image, 2|got 1"),
+        ({"boxes": BOXES[:1]}, ValueError, "one array per image, 2|got 1"),
         ({"boxes": [BOXES[0], BOXES[1][:, :3]]}, ValueError, "boxes[1] must have shape (L, 4)|(3, 3)"),
         ({"boxes": [BOXES[0], BOXES[1].astype(complex)]}, TypeError, "boxes[1] must have a float"),
         ({"boxes": [BOXES[0], None]}, TypeError, "boxes[1] must be|NoneType"),

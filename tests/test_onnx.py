@@ -132,7 +132,7 @@ def test_onnxruntime_agrees(sampling_ratio, opset, mode):
 @pytest.mark.parametrize("pooled", [(7, 5), (1, 1), (30, 40)])
 @pytest.mark.parametrize("opset", [16, 22])
 def test_max_roi_pool(opset, pooled):
-    """Rounding, bins that are empty and boxes off the map are those of ONNX Runtime."""
+    """Rounding, empty bins and boxes off the map behave as in ONNX Runtime."""
     pool = onnx.parser.parse_model(f"""
         <ir_version: 8, opset_import: ["": {opset}]>
         pool (float[n, c, h, w] x, float[k, 5] rois) => (float[k, c, p, q] y)

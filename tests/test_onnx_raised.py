@@ -183,7 +183,7 @@ def two_parts(monkeypatch):
 @EACH
 @pytest.mark.parametrize("other", [ValueError, MemoryError, None])
 def test_handlers_errors_arrive_from_parts(error, other, two_parts, on_signal, monkeypatch):
-    """Whatever the part on the thread of the runtime raises at the same time."""
+    """No matter what the part on the runtime's thread raises at the same time."""
     options, both = two_parts
     calls = []
 

@@ -143,7 +143,7 @@ def test_threads_are_those_of_the_session(threads, parts, calls):
 
 
 def test_parts_run_at_once(monkeypatch):
-    """Two parts wait for each other, which one thread would do in vain."""
+    """Two parts wait for each other: on one thread they would wait for ever."""
     both = threading.Barrier(2, timeout=60)
 
     def meet(features, boxes, **settings):

@@ -1,4 +1,4 @@
-"""Results of many MiB are written past the caches: in the same bits as small ones, and nowhere else."""
+"""Results of many MiB are non-temporal: with the same bits as small ones, and written nowhere else."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What must hold for RoIPool, PSRoIAlign and PSRoIPool whatever their values."""
+"""What must hold for RoIPool, PSRoIAlign and PSRoIPool with any values."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def some_call(name, dtype=np.float64, count=40, shape=(2, 11, 17, 23), output_si
 
 
 def test_ps_roi_pool_of_a_padded_map():
-    """The last row and column are left out of the means alone: what the docstrings say of them."""
+    """Only the means leave out the last row and column, as the docstrings say."""
     input, grad_output = arrays("ps_roi_pool", (1, 3, 9, 8), np.float64, 20, (2, 3))
     boxes = random_boxes(np.random.default_rng(0), 20, (1, 18, 9, 8))
     padded = np.pad(input, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)

@@ -54,11 +54,20 @@ def test_recipe_keeps_float32(pool_quantised):
     assert pool_quantised(Q, 0.05, 128, BOXES, BINS).dtype == np.float32
 
 
-def test_signed_numbers(pool_quantised):
+@pytest.mark.parametrize("zero_point", [-3, 0, 127])
+def test_signed_numbers(zero_point, pool_quantised):
     signed = RNG.integers(-128, 128, SHAPE, np.int8)
-    crops = pool_quantised(signed.view(np.uint8) ^ 128, 0.05, -3 + 128, BOXES, BINS, 0.5, 2)
-    expected = reference.roi_align(0.05 * (signed + 3.0), BOXES, BINS, 0.5, 2, dtype=np.float32)
-    np.testing.assert_allclose(crops, expected, rtol=0, atol=1e-5)
+    crops = pool_quantised(signed, 0.05, zero_point, BOXES, BINS, 0.5, 2)
+    expected = reference.roi_align(0.05 * (signed - 1.0 * zero_point), BOXES, BINS, 0.5, 2, dtype=np.float32)
+    np.testing.assert_allclose(crops, expected, rtol=0, atol=2e-5)
+
+
+def test_recipe_with_integrals(pool_quantised, monkeypatch):
+    """The page says that it is the same."""
+    monkeypatch.setitem(pool_quantised.__globals__, "roi_align", ca.prroi_pool)
+    crops = pool_quantised(Q, 0.05, 128, BOXES, BINS, 0.5)
+    expected = ca.prroi_pool(0.05 * (Q - 128.0), BOXES.astype(float), BINS, 0.5)
+    np.testing.assert_allclose(crops, expected, rtol=0, atol=1e-4)
 
 
 def difference(boxes, mode):

@@ -109,7 +109,7 @@ def test_scales_that_are_given(scales):
 @pytest.mark.parametrize(
     ("scales", "error", "text"),
     [
-        ((1 / 4,), ValueError, "one scale a map, 2 here, got 1"),
+        ((1 / 4,), ValueError, "one scale per map, 2 here, got 1"),
         (1 / 4, TypeError, "spatial_scales must be a sequence"),
         ((1 / 8, 1 / 4), ValueError, "from the finest map to the coarsest"),
         ((1 / 4, (1 / 8, 0)), ValueError, r"spatial_scales\[1\]\[1\] must be greater than 0"),

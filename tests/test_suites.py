@@ -1,19 +1,37 @@
-"""The asv suites: that each has the form asv needs, and that those of small calls run."""
+"""The asv suites: each has the form that asv needs, and the suites of small calls run."""
 
 import importlib
 import inspect
 import itertools
 import pathlib
+import subprocess
+import sys
 
 import pytest
-from narrow import NARROW, dtype_of, result_of
+from narrow import BYTES, NARROW, dtype_of, result_of
 
 from cyroialign.bench import WORKLOADS
 
 ROOT = pathlib.Path(__file__).parent.parent
+WITHOUT_OTHERS = """
+import importlib, pathlib, sys
+
+class Refuses:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", "cyroialign", "benchmarks"}:
+            raise ModuleNotFoundError(f"{name} is imported at the top", name=name)
+
+import cyroialign.bench  # NumPy may look for what is not there
+sys.meta_path.insert(0, Refuses)
+for path in sorted(pathlib.Path("benchmarks").glob("*.py")):
+    print(importlib.import_module(f"benchmarks.{path.stem}").__name__)
+"""
 TOPICS = (
     "backward",
     "box_gradient",
+    "crops",
+    "competition",
+    "corners",
     "dtypes",
     "forward",
     "fpn",
@@ -27,6 +45,7 @@ TOPICS = (
     "onnx_graph",
     "pooling",
     "threads",
+    "volumes",
 )
 
 
@@ -48,12 +67,27 @@ def suites(monkeypatch):
 
 
 def benchmarks(suite):
-    return [name for name in dir(suite) if name.startswith(("time_", "timeraw_", "peakmem_"))]
+    return [name for name in dir(suite) if name.startswith(("time_", "timeraw_", "peakmem_", "track_"))]
 
 
 def combinations(suite):
     params = getattr(suite, "params", ((),))
     return list(itertools.product(*params)) if isinstance(params[0], tuple) else [(p,) for p in params]
+
+
+def test_every_file_can_be_imported():
+    """With NumPy alone: asv imports all, wherever it runs, and one that cannot be stops it."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_OTHERS], check=False, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len([*(ROOT / "benchmarks").glob("*.py")])
+
+
+def test_every_suite_is_among_the_topics(suites):
+    found = {suite.__module__.removeprefix("benchmarks.") for suite in suites("few").values()}
+    files = (ROOT / "benchmarks").glob("*.py")
+    assert found == {path.stem for path in files if "SuiteBase" in path.read_text()}
 
 
 def test_one_benchmark_a_suite(suites):
@@ -85,6 +119,13 @@ def test_full_has_all_that_few_has_and_more(suites):
         "AssignLevelsSuite",
         "FeaturePyramidForwardSuite",
         "PositionSensitiveBackwardSuite",
+        "CornersForwardSuite",
+        "CornersBackwardSuite",
+        "IntegralForwardSuite",
+        "IntegralBackwardSuite",
+        "IntegralBoxesSuite",
+        "PasteThresholdSuite",
+        "CropBoxesSuite",
     ],
 )
 def test_suites_of_small_calls_run(suites, name):
@@ -108,6 +149,6 @@ def test_arrays_of_a_type(suites, dtype):
     assert arrays.features.dtype.name == dtype
     assert arrays.output.dtype == result_of(arrays.features.dtype)
     assert arrays.output.any()
-    if dtype != "uint8":
+    if dtype not in BYTES:
         arrays.backward()
         assert arrays.grad_input.any()

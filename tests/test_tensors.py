@@ -79,7 +79,7 @@ def call_with(name, like):
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_null_pointers(name):
-    """NumPy would make an array of its own of them, and never write it."""
+    """NumPy would make its own array of them, and never write to it."""
     with pytest.raises(
         TypeError, match=f"^{name} must be a NumPy.*got Capsule: it has a shape, but no memory"
     ):
@@ -170,7 +170,7 @@ def test_tensors_without_memory_of_their_own(kind):
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_negative_bit_of_torch(name):
-    """As that of the imaginary part of a conjugate."""
+    """Such as the sign of the imaginary part of a conjugate."""
     torch = pytest.importorskip("torch")
 
     def conjugate(wrapped):

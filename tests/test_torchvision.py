@@ -18,7 +18,12 @@ torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 pytest.importorskip("ml_dtypes")
 
-from torchvision.models.detection import FasterRCNN, maskrcnn_resnet50_fpn_v2  # noqa: E402
+from torchvision.models.detection import (  # noqa: E402
+    FasterRCNN,
+    maskrcnn_resnet50_fpn_v2,
+    roi_heads,
+    transform,
+)
 from torchvision.models.detection.anchor_utils import AnchorGenerator  # noqa: E402
 
 import cyroialign.torch  # noqa: E402
@@ -133,7 +138,7 @@ def test_multi_scale(order):
 
 
 def test_accelerated_operators():
-    """The bits of cyroialign, in torchvision's order of memory; afterwards those of torchvision."""
+    """The bits of cyroialign, in torchvision's memory order; afterwards torchvision's bits."""
     input, boxes, output_size, *settings = some_call(1, torch.float32)
     results = {}
     for order in (torch.contiguous_format, torch.channels_last):
@@ -321,3 +326,36 @@ def test_our_pooler_in_its_place():
     model.roi_heads.box_roi_pool = cyroialign.torch.MultiScaleRoIAlign(names, 7, 2)
     model.roi_heads.mask_roi_pool = cyroialign.torch.MultiScaleRoIAlign(names, 14, 2)
     same_detections(detections(model), expected)
+
+
+def some_detections(dtype):
+    rng = np.random.default_rng(3)
+    corners = rng.uniform(-9, 60, (20, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(1, 60, (20, 2))]).clip(0, [83, 67, 83, 67])
+    return torch.rand((20, 1, 28, 28), dtype=dtype), torch.from_numpy(boxes).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_paste_masks(dtype, padding):
+    masks, boxes = some_detections(dtype)
+    expected = roi_heads.paste_masks_in_image(masks, boxes, (67, 83), padding)
+    assert expected.max() > 0.5
+    close(cyroialign.torch.paste_masks(masks, boxes, (67, 83), padding=padding), expected, dtype, largest=10)
+
+
+@pytest.mark.parametrize("module", [roi_heads, transform], ids=str)
+def test_accelerated_pasting(module):
+    """The bits of cyroialign within, but where a gradient is asked for; afterwards those of torchvision."""
+    masks, boxes = some_detections(torch.float32)
+    own = module.paste_masks_in_image
+    expected = own(masks, boxes, (67, 83))
+    with accelerate_torchvision():
+        pasted = module.paste_masks_in_image(masks, boxes, (67, 83))
+        assert torch.equal(pasted, cyroialign.torch.paste_masks(masks, boxes, (67, 83)))
+        differentiable = module.paste_masks_in_image(masks.clone().requires_grad_(), boxes, (67, 83))
+        assert differentiable.requires_grad
+        assert torch.equal(differentiable, expected)
+    assert module.paste_masks_in_image is own
+    assert not torch.equal(pasted, expected)
+    close(pasted, expected, torch.float32, largest=10)

@@ -24,6 +24,7 @@ from cyroialign._kernels._front import (
     RoIs,
     backward_plain,
     forward_plain,
+    paste,
     read_plain_with,
 )
 
@@ -34,14 +35,14 @@ __all__ = [
     "backward_plain",
     "forward_plain",
     "kernels",
+    "paste",
     "simd",
     "simd_levels",
 ]
 
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
-MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL, PRROI_POOL, ROI_ALIGN_ROTATED = range(
-    8
-)  # src/call.pxd
+MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL, PRROI_POOL = range(7)  # as in src/call.pxd
+CROP_BILINEAR, CROP_NEAREST, ROI_ALIGN_ROTATED = 7, 8, 9
 FORWARD, BACKWARD, BOXES_BACKWARD = range(3)
 
 

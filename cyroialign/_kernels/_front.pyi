@@ -11,7 +11,7 @@ class RoIs:
         self,
         boxes: np.ndarray,
         images: int,
-        scales: tuple[tuple[float, float], ...],
+        scales: tuple[tuple[float, ...], ...],
         levels: np.ndarray | None,
         aligned: bool,
         single: bool,
@@ -28,8 +28,13 @@ class CallSettings:
         channels_last: bool,
         threads: int,
         at_most: bool = False,
+        depth: int = 0,
+        bins_z: int = 0,
+        outside: bytes | None = None,
     ) -> None: ...
 
+def threads_now(most: int) -> int: ...
+def note(threads: int, wall: int, computed: int) -> None: ...
 def read_plain_with(kernels: Kernels) -> None: ...
 def forward_plain(
     pooling: int,
@@ -78,3 +83,15 @@ class Kernels:
         rois: RoIs,
         grad_boxes: np.ndarray,
     ) -> None: ...
+
+def paste(
+    masks: np.ndarray,
+    spans: np.ndarray,
+    result: np.ndarray,
+    padding: float,
+    fades: bool,
+    threshold: float | None,
+    blank: bool,
+    threads: int,
+    at_most: bool,
+) -> None: ...

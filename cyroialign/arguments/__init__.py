@@ -1,1 +1,1 @@
-"""Arguments as users write them, checked and read: the only modules that raise about them."""
+"""Arguments as users write them, checked and read: only these modules raise errors about them."""

@@ -1,4 +1,4 @@
-"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2), or those of rotated boxes."""
+"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2), or with the numbers of other boxes."""
 
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ from cyroialign.arguments import dtypes, validation
 class Boxes(NamedTuple):
     """Checked boxes: for the kernels, and as rows of the batch index and the numbers of a box.
 
-    scales has a pair (y, x) for each level; single: T is float32; given: the user's arrays.
+    scales has (y, x), or (z, y, x), for each level; single: T is float32; given: the user's arrays.
     """
 
     rois: RoIs
     rows: np.ndarray
-    scales: tuple[tuple[float, float], ...]
+    scales: tuple[tuple[float, ...], ...]
     single: bool
     given: list[np.ndarray]
 
@@ -45,6 +45,15 @@ def read_rotated_boxes(
     return _checked(boxes, rows, images, scales, None, aligned, single, given, clockwise)
 
 
+def read_boxes_of_volumes(
+    boxes: Any, batch_indices: Any, images: int, dtype: np.dtype, spatial_scale: Any, aligned: bool
+) -> Boxes:
+    """Read the boxes of a call on volumes, rows of (batch_index, x1, y1, z1, x2, y2, z2)."""
+    rows, single, given = _read(boxes, batch_indices, images, dtype, validation.CORNERS_3D)
+    scales = (validation.volume_spatial_scale(spatial_scale, single),)
+    return _checked(boxes, rows, images, scales, None, aligned, single, given)
+
+
 def read_boxes_of_levels(
     boxes: Any,
     images: int,
@@ -53,16 +62,28 @@ def read_boxes_of_levels(
     levels: np.ndarray,
     aligned: bool,
 ) -> Boxes:
-    """Read a list of boxes, each with the level that it is pooled from; scales has a pair (y, x) a level."""
+    """Read a list of boxes, each with the level that it is pooled from; scales has a (y, x) per level."""
     rows, single, given = _read(boxes, None, images, dtype)
     return _checked(boxes, rows, images, scales, levels, aligned, single, given)
+
+
+def read_shares(boxes: Any, box_indices: Any, images: int, dtype: np.dtype, height: int, width: int) -> Boxes:
+    """Read boxes (y1, x1, y2, x2) in shares of the image, from its first pixel to its last."""
+    corners = _corners(boxes, "boxes", 4)
+    index = validation.batch_index_array(box_indices, len(corners), "box_indices")
+    rows = _join(index, corners[:, [1, 0, 3, 2]])
+    single, scales = _is_single(dtype, corners.dtype), ((max(height - 1.0, 0.0), max(width - 1.0, 0.0)),)
+    rois = RoIs(rows, images, scales, None, False, single)
+    if rois.bad >= 0:
+        validation.raise_bad_share(rows[rois.bad], rois.bad, images, single)
+    return Boxes(rois, rows, scales, single, [corners, index])
 
 
 def _checked(
     boxes: Any,
     rows: np.ndarray,
     images: int,
-    scales: tuple[tuple[float, float], ...],
+    scales: tuple[tuple[float, ...], ...],
     levels: np.ndarray | None,
     aligned: bool,
     single: bool,
@@ -94,14 +115,18 @@ def _read(
         rows, box_dtype, given = _read_list(boxes, batch_indices, images, numbers)
     elif batch_indices is None:
         array = _corners(boxes, "boxes", len(numbers) + 1, indexed=True)
-        # A copy even of what fits: the kernels rely on indices that nobody can change after the check.
+        # Always a copy: the kernels rely on indices that nobody can change after the check.
         rows, box_dtype, given = np.array(array, np.float64, order="C"), array.dtype, [array]
     else:
         array = _corners(boxes, "boxes", len(numbers))
         index = validation.batch_index_array(batch_indices, len(array))
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
-    single = dtypes.of_sums(dtype) == dtypes.FLOAT32 and np.can_cast(box_dtype, dtypes.FLOAT32)
-    return rows, single, given
+    return rows, _is_single(dtype, box_dtype), given
+
+
+def _is_single(dtype: np.dtype, box_dtype: np.dtype) -> bool:
+    """Whether the geometry is computed in float32, for maps and boxes of such types."""
+    return dtypes.of_sums(dtype) == dtypes.FLOAT32 and np.can_cast(box_dtype, dtypes.FLOAT32)
 
 
 def is_by_image(boxes: Any, batch_indices: Any = None) -> bool:
@@ -129,7 +154,7 @@ def _corners(value: Any, name: str, columns: int, indexed: bool = False) -> np.n
 
 
 def _join(index: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    rows = np.empty((len(corners), corners.shape[1] + 1))
+    rows = np.empty((len(corners), 1 + corners.shape[1]))
     rows[:, 0], rows[:, 1:] = index, corners
     return rows
 

@@ -1,26 +1,27 @@
 """The types that maps come in, and what the kernels see of them.
 
-bfloat16 is that of the package ml_dtypes, which is recognised by its name and never imported.
+bfloat16 comes from the package ml_dtypes; it is recognised by its name and the package is never imported.
 """
 
 import numpy as np
 
 GRADIENTS = ("float32", "float64", "float16", "bfloat16")
-MAPS = (*GRADIENTS, "uint8")
+BYTES = ("uint8", "int8")
+MAPS = (*GRADIENTS, *BYTES)
 HALVES = ("float16", "bfloat16")
-NARROW = (*HALVES, "uint8")
+NARROW = (*HALVES, *BYTES)
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 
 
 def name_of(dtype: np.dtype) -> str:
-    """Return its name, in whatever order of bytes."""
+    """Return its name, in any byte order."""
     return dtype.type.__name__
 
 
 def of_result(dtype: np.dtype) -> np.dtype:
     """Return the type of what is pooled from a map of the given type, and of its gradients."""
-    return FLOAT32 if dtype.type is np.uint8 else dtype
+    return FLOAT32 if name_of(dtype) in BYTES else dtype
 
 
 def of_sums(dtype: np.dtype) -> np.dtype:
@@ -29,7 +30,7 @@ def of_sums(dtype: np.dtype) -> np.dtype:
 
 
 def as_sums(array: np.ndarray) -> np.ndarray:
-    """Convert a narrow map to the type of its sums, for operators whose kernels read no other."""
+    """Convert a narrow map to the type of its sums, for operators whose kernels read only that."""
     return array.astype(of_sums(array.dtype), copy=False)
 
 

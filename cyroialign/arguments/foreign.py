@@ -1,6 +1,6 @@
 """Other libraries' arrays -> NumPy arrays, without a copy: the numbers that the library means, or an error.
 
-No library is imported here: what PyTorch alone has (a storage, signs not applied yet, tangents) is known by
+No library is imported here: what only PyTorch has (storages, pending negations, tangents) is recognised by
 the names of its methods.
 """
 
@@ -51,7 +51,7 @@ def as_array(value: Any, name: str) -> np.ndarray:
 
 
 def numbers_of(value: Any, name: str) -> np.ndarray:
-    """View an array, or read a list of numbers or of rows of them, which may be arrays."""
+    """View an array, or read a list of numbers or of rows of numbers; rows may be arrays."""
     if not isinstance(value, (list, tuple)):
         return as_array(value, name)
     plain = (list, tuple, int, float, np.generic)
@@ -83,7 +83,7 @@ def _refuse_what_is_no_number(rows: list[Any] | tuple[Any, ...], name: str) -> N
 
 
 def kind(value: Any) -> str:
-    """Name the type of a value, and show what is short.
+    """Name the type of a value, and show the value if it is short.
 
     An array of another library is not shown: PyTorch ends the process where it has no memory to show.
     """
@@ -95,7 +95,7 @@ def kind(value: Any) -> str:
 
 
 def _view(value: Any, name: str) -> np.ndarray:
-    """View by the first protocol that the object has and can keep; __array__ alone may copy."""
+    """View by the first protocol that the object supports; only __array__ may copy."""
     if isinstance(value, (np.ndarray, np.generic)):
         return np.asanyarray(value)
     if hasattr(value, "untyped_storage"):
@@ -118,9 +118,9 @@ def _view(value: Any, name: str) -> np.ndarray:
 
 
 def _tensor(value: Any, name: str) -> np.ndarray:
-    """View a tensor of PyTorch, whose DLPack says nothing of signs, tangents and memory that is not there.
+    """View a PyTorch tensor, whose DLPack says nothing about pending signs, tangents and missing memory.
 
-    Its __array__ would forbid for ever that the storage is resized, but says best what cannot be viewed.
+    Its __array__ would prevent resizing of the storage for ever, but has the best errors without a view.
     """
     forward_ad = sys.modules.get("torch.autograd.forward_ad")
     if forward_ad and forward_ad.unpack_dual(value).tangent is not None:

@@ -1,4 +1,4 @@
-"""Memory order: what the kernels read in place, and results in the order of what they came from.
+"""Memory order: what the kernels read in place, and results in the order of their inputs.
 
 Kernels know two orders, (N, C, H, W) and (N, H, W, C), both C-contiguous. The `layout` of a call names
 the order of the axes; an array whose memory has the other order is read through a transposed view.
@@ -29,7 +29,7 @@ def in_kernel_order(array: np.ndarray, layout: str) -> tuple[np.ndarray, bool]:
 
 
 def in_given_order(array: np.ndarray, layout: str, channels_last: bool) -> np.ndarray:
-    """View a map for the kernels in the order of another one; copies it if its memory has not that order."""
+    """View a map for the kernels in the order of another one; copies it if its memory has the other order."""
     if channels_last != (layout == "NHWC"):
         array = array.transpose(TO_CHANNELS_LAST if channels_last else TO_CHANNELS_FIRST)
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])

@@ -1,4 +1,4 @@
-"""The part of `_validation` that is about feature pyramids, their weights and their anchors."""
+"""Validation of feature pyramids, their weights and their anchors."""
 
 import numbers
 import pathlib
@@ -53,7 +53,7 @@ def height_and_width(value: Any, name: str) -> tuple[int, int]:
 def list_of_sizes(
     value: Any, name: str, count: int | None = None, per: str = "a level"
 ) -> list[tuple[int, int]]:
-    """Check a sequence of (height, width): as many as `count` says, else one or more."""
+    """Check a sequence of (height, width): `count` of them if given, else one or more."""
     try:
         sizes = list(value)
     except TypeError:
@@ -74,7 +74,8 @@ def sizes_and_ratios(sizes: Any, aspect_ratios: Any) -> tuple[tuple[Numbers, ...
         by_ratio *= len(by_size)
     if len(by_size) != len(by_ratio):
         raise ValueError(
-            f"sizes and aspect_ratios must have as many levels, got {len(by_size)} and {len(by_ratio)}"
+            "sizes and aspect_ratios must have the same number of levels, "
+            f"got {len(by_size)} and {len(by_ratio)}"
         )
     return by_size, by_ratio
 
@@ -135,7 +136,7 @@ def pyramid(x: Any, in_channels_list: Sequence[int], taken: str | None) -> dict[
     """Check the maps of a pyramid, finest first, and return them C-contiguous and in native byte order."""
     maps = {name: as_array(value, f"x[{name!r}]") for name, value in mapping(x, "x").items()}
     if len(maps) != len(in_channels_list):
-        raise ValueError(f"x must have one map a level, {len(in_channels_list)} here, got {len(maps)}")
+        raise ValueError(f"x must have one map per level, {len(in_channels_list)} here, got {len(maps)}")
     if taken in maps:
         raise ValueError(f"x may not have a map named {taken!r}: that is the name of the extra level")
     first = next(iter(maps.values()))
@@ -151,7 +152,8 @@ def pyramid(x: Any, in_channels_list: Sequence[int], taken: str | None) -> dict[
             raise ValueError(f"{where} must have {expected} channels, got shape {array.shape}")
         if array.shape[0] != first.shape[0]:
             raise ValueError(
-                f"x must have maps of as many images: {where} has {len(array)}, the first {len(first)}"
+                f"x must have maps with the same number of images: {where} has {len(array)}, "
+                f"the first {len(first)}"
             )
         if not (array.shape[2] and array.shape[3]):
             raise ValueError(f"{where} must have pixels, got shape {array.shape}")
@@ -160,7 +162,7 @@ def pyramid(x: Any, in_channels_list: Sequence[int], taken: str | None) -> dict[
 
 
 def map_names(value: Any) -> list[str]:
-    """Check featmap_names: one name, or names of which none is twice."""
+    """Check featmap_names: one name, or several distinct names."""
     names: list[Any] = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"featmap_names must be a str or a sequence of str, got {_kind(value)}")
@@ -170,7 +172,7 @@ def map_names(value: Any) -> list[str]:
 
 
 def values_of(x: Any, names: Sequence[str]) -> list[Any]:
-    """Check that x has all the names, and return what it has of them."""
+    """Check that x has all the names, and return their maps."""
     given = mapping(x, "x")
     missing = [name for name in names if name not in given]
     if missing:
@@ -179,7 +181,7 @@ def values_of(x: Any, names: Sequence[str]) -> list[Any]:
 
 
 def maps_of_levels(x: Any, names: Sequence[str]) -> list[np.ndarray]:
-    """Check the named maps of x, others are not looked at; return them in native byte order."""
+    """Check the named maps of x, ignoring others; return them in native byte order."""
     maps = [feature_map(one, f"x[{name!r}]") for name, one in zip(names, values_of(x, names), strict=True)]
     return [array.astype(array.dtype.newbyteorder("="), order="K", copy=False) for array in maps]
 
@@ -191,8 +193,8 @@ def of_one_kind(maps: Sequence[np.ndarray], sizes: Sequence[tuple[int, ...]], na
         same_dtype(array, f"x[{name!r}]", maps[0], first)
         if size[:2] != sizes[0][:2]:
             raise ValueError(
-                f"x must have maps of as many images and channels: x[{name!r}], as (N, C, H, W), is {size}, "
-                f"and {first} {sizes[0]}"
+                "x must have maps with the same number of images and channels: "
+                f"x[{name!r}], as (N, C, H, W), is {size}, and {first} {sizes[0]}"
             )
 
 
@@ -210,9 +212,9 @@ def spatial_scales(value: Any, names: Sequence[str]) -> tuple[tuple[float, float
     try:
         scales = list(value)
     except TypeError:
-        raise TypeError(f"spatial_scales must be a sequence, one scale a map, got {_kind(value)}") from None
+        raise TypeError(f"spatial_scales must be a sequence, one scale per map, got {_kind(value)}") from None
     if len(scales) != len(names):
-        raise ValueError(f"spatial_scales must have one scale a map, {len(names)} here, got {len(scales)}")
+        raise ValueError(f"spatial_scales must have one scale per map, {len(names)} here, got {len(scales)}")
     pairs = tuple(spatial_scale(one, True, f"spatial_scales[{i}]") for i, one in enumerate(scales))
     finest_first([y * x for y, x in pairs], names)
     return pairs
@@ -227,7 +229,7 @@ def finest_first(scales: Sequence[float], names: Sequence[str]) -> None:
 
 def boxes_by_image(value: Any, images: int) -> None:
     if not isinstance(value, list | tuple):
-        raise TypeError(f"boxes must be a list or tuple of arrays (L, 4), one an image, got {_kind(value)}")
+        raise TypeError(f"boxes must be a list or tuple of arrays (L, 4), one per image, got {_kind(value)}")
     list_of_boxes(value, None, images)
 
 
@@ -236,7 +238,7 @@ def archive(path: Any) -> Iterator[Mapping[str, Any]]:
     """Open an ``.npz`` file."""
     with pathlib.Path(path).open("rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ValueError(f"state must be the path of an .npz file, and {str(path)!r} is none")
+            raise ValueError(f"state must be the path of an .npz file, and {str(path)!r} is not one")
         with NpzFile(file) as arrays:
             yield arrays
 
@@ -246,7 +248,7 @@ def state_keys(keys: Mapping[Any, Any], expected: Mapping[str, Any]) -> None:
     given: dict[Any, Any] = {}
     for key, present in keys.items():
         if present not in expected:
-            raise ValueError(f"state has the key {key!r}, which this network has not")
+            raise ValueError(f"state has the key {key!r}, which this network does not have")
         if present in given:
             raise ValueError(f"state has both {given[present]!r} and {key!r}, which are the same weights")
         given[present] = key

@@ -38,21 +38,24 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads a call uses unless it says otherwise.
+    """Return how many threads a call uses, at most, unless it says otherwise.
 
     Returns
     -------
     int
         The setting of the innermost `num_threads` block; else that of `set_num_threads`; else what
         OpenMP grants this thread (``OMP_NUM_THREADS``, ``threadpoolctl``, the processors that the
-        process may run on), and no more than the CPU quota of its control group allows unless
-        ``OMP_NUM_THREADS`` says so. It is 1 in a forked child and in a build without OpenMP.
+        process may run on), and at most what the CPU quota of its control group allows unless
+        ``OMP_NUM_THREADS`` is set. It is 1 in a forked child and in a build without OpenMP.
 
     Notes
     -----
-    GNU's OpenMP runtime hangs in a child that was forked after its parent used threads. There is no
-    way to mend that from here, so a forked child stays serial, even if it is told otherwise. Results
-    do not depend on the number of threads. Children that are spawned are not affected.
+    GNU's OpenMP runtime hangs in a child that was forked after its parent used threads. This cannot be
+    fixed from here, so a forked child stays serial, even if told otherwise. Results do not depend on
+    the number of threads. Spawned children are not affected.
+
+    A number that was set is what calls use. One that is only granted is the most: a call uses fewer
+    where others need the cores, as the guide to threads tells.
     """
     return threads_for(None)[0]
 
@@ -62,7 +65,7 @@ def num_threads(n: int) -> Iterator[None]:
     """Use `n` threads in the calls of a ``with`` block.
 
     The setting belongs to the context (`contextvars`) that runs the block: other Python threads and
-    other asyncio tasks keep theirs. A server that runs many calls at once wants ``num_threads(1)``.
+    other asyncio tasks keep theirs. A server that runs many calls at once should use ``num_threads(1)``.
 
     Parameters
     ----------
@@ -109,7 +112,7 @@ def _bound(environ: Mapping[str, str], quota: int) -> int:
 
 
 def _cpu_quota(root: pathlib.Path = pathlib.Path("/")) -> int:
-    """Processors that the quota of the control group (version 2 or 1) is worth, rounded up."""
+    """The quota of the control group (version 2 or 1) in processors, rounded up."""
     quotas = [math.inf]
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

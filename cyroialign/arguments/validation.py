@@ -1,4 +1,4 @@
-"""All that raises about arguments but `_foreign`: errors say what was expected, what came, and where."""
+"""Errors about arguments (`foreign` has others): they say what was expected, what was given, and where."""
 
 import math
 import numbers
@@ -13,10 +13,14 @@ from cyroialign.arguments import dtypes, foreign
 MODES = ("avg", "max", "onnx_max")
 LAYOUTS = ("NCHW", "NHWC")
 CORNERS = ("x1", "y1", "x2", "y2")
+CORNERS_3D = ("x1", "y1", "z1", "x2", "y2", "z2")
 ROTATED = ("cx", "cy", "width", "height", "angle")
+NUMBERS_OF_BOXES = {len(one): one for one in (CORNERS, CORNERS_3D, ROTATED)}
+VOLUME_LAYOUTS = ("NCDHW", "NDHWC")
 MAX_SAMPLING_RATIO = 32767
 FLOAT32_RANGE = (2.0**-150, 2.0**128 - 2.0**103)  # what lies between, rounds to a float32 above 0 and finite
 MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
+MAX_ROWS = 2**27 - 1  # of a volume, bins counting twice: an axis of length n has up to 4 * n + 8 * bins taps
 
 as_array, _kind = foreign.as_array, foreign.kind
 
@@ -35,28 +39,50 @@ def thread_count(value: Any, name: str) -> int:
     return n
 
 
-def output_size(value: Any) -> tuple[int, int]:
-    if type(value) is int:
-        height = width = value
-    elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
-        if len(value) != 2:
-            raise ValueError(f"output_size must be an int or (height, width), got {value!r}")
-        height, width = (whole_number(side, "a side of output_size") for side in value)
-    else:
-        height = width = whole_number(value, "output_size")
-    if not (1 <= height <= MAX_LENGTH and 1 <= width <= MAX_LENGTH):
-        raise ValueError(f"output_size must be at least 1 on both axes, got {value!r}")
+def output_size(value: Any, name: str = "output_size") -> tuple[int, int]:
+    height, width = _bins(value, ("height", "width"), name)
     return height, width
+
+
+def volume_output_size(value: Any) -> tuple[int, int, int]:
+    depth, height, width = _bins(value, ("depth", "height", "width"))
+    return depth, height, width
+
+
+def _bins(value: Any, sides: tuple[str, ...], name: str = "output_size") -> tuple[int, ...]:
+    bins: tuple[int, ...]
+    if type(value) is int:
+        bins = (value,) * len(sides)
+    elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+        if len(value) != len(sides):
+            raise ValueError(f"{name} must be an int or ({', '.join(sides)}), got {value!r}")
+        bins = tuple(whole_number(side, f"a side of {name}") for side in value)
+    else:
+        bins = (whole_number(value, name),) * len(sides)
+    if not (min(bins) >= 1 and max(bins) <= MAX_LENGTH):
+        axes = "both axes" if len(sides) == 2 else "every axis"
+        raise ValueError(f"{name} must be at least 1 on {axes}, got {value!r}")
+    return bins
 
 
 def spatial_scale(value: Any, single: bool, name: str = "spatial_scale") -> tuple[float, float]:
     """Check one scale or two, (y, x)."""
+    y, x = _scales(value, single, name, "two, (y, x)", 2)
+    return y, x
+
+
+def volume_spatial_scale(value: Any, single: bool) -> tuple[float, float, float]:
+    """Check one scale or three, (z, y, x)."""
+    z, y, x = _scales(value, single, "spatial_scale", "three, (z, y, x)", 3)
+    return z, y, x
+
+
+def _scales(value: Any, single: bool, name: str, several: str, axes: int) -> tuple[float, ...]:
     if type(value) is float or not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
-        both = scale(value, single, name)
-        return both, both
-    if len(value) != 2:
-        raise ValueError(f"{name} must be a number or two, (y, x), got {_kind(value)}")
-    return scale(value[0], single, f"{name}[0]"), scale(value[1], single, f"{name}[1]")
+        return (scale(value, single, name),) * axes
+    if len(value) != axes:
+        raise ValueError(f"{name} must be a number or {several}, got {_kind(value)}")
+    return tuple(scale(one, single, f"{name}[{i}]") for i, one in enumerate(value))
 
 
 def scale(value: Any, single: bool, name: str) -> float:
@@ -95,25 +121,25 @@ def choice(value: Any, name: str, choices: Sequence[str]) -> str:
     return value
 
 
-def feature_map(value: Any, name: str, types: Sequence[str] = dtypes.MAPS) -> np.ndarray:
+def feature_map(value: Any, name: str, types: Sequence[str] = dtypes.MAPS, axes: int = 4) -> np.ndarray:
     """Check rank and dtype; the strides are free."""
     array = as_array(value, name)
     if dtypes.name_of(array.dtype) not in types:
         raise TypeError(f"{name} must have dtype {', '.join(types[:-1])} or {types[-1]}, got {array.dtype}")
-    if array.ndim != 4:
-        raise ValueError(f"{name} must have 4 axes, got shape {array.shape}")
+    if array.ndim != axes:
+        raise ValueError(f"{name} must have {axes} axes, got shape {array.shape}")
     if max(array.shape) > MAX_LENGTH:
         raise ValueError(f"{name} may not be longer than {MAX_LENGTH} on an axis, got shape {array.shape}")
     return array
 
 
-def gradient(value: Any) -> np.ndarray:
+def gradient(value: Any, axes: int = 4) -> np.ndarray:
     """Check rank and dtype of grad_output."""
-    return feature_map(value, "grad_output", dtypes.GRADIENTS)
+    return feature_map(value, "grad_output", dtypes.GRADIENTS, axes)
 
 
 def map_of_gradient(value: Any, grad_output: np.ndarray, read: bool) -> np.ndarray:
-    """Check the input that was given with a gradient, and whether it can be read if it has to be."""
+    """Check the input that was given with a gradient, and that it can be read if it is needed."""
     if not read:
         return as_array(value, "input")
     array = feature_map(value, "input")
@@ -130,14 +156,62 @@ def map_for_gradient(value: Any, mode: str) -> None:
         )
 
 
-def shape_of_input(value: Any) -> tuple[int, int, int, int]:
+def shape_of_input(value: Any, axes: int = 4, name: str = "input_shape") -> tuple[int, ...]:
     try:
-        shape = tuple(whole_number(side, "a side of input_shape") for side in value)
+        shape = tuple(whole_number(side, f"a side of {name}") for side in value)
     except TypeError as error:
-        raise TypeError(f"input_shape must be 4 whole numbers, got {value!r}") from error
-    if len(shape) != 4 or min(shape) < 0 or max(shape) > MAX_LENGTH:
-        raise ValueError(f"input_shape must be 4 whole numbers, each 0 or more, got {value!r}")
+        raise TypeError(f"{name} must be {axes} whole numbers, got {value!r}") from error
+    if len(shape) != axes or min(shape) < 0 or max(shape) > MAX_LENGTH:
+        raise ValueError(f"{name} must be {axes} whole numbers, each 0 or more, got {value!r}")
     return shape
+
+
+def image_shape(value: Any) -> tuple[int, int]:
+    try:
+        height, width = (whole_number(side, "a side of image_shape") for side in value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"image_shape must be two whole numbers, (height, width), got {value!r}") from error
+    if not (0 <= height <= MAX_LENGTH and 0 <= width <= MAX_LENGTH):
+        raise ValueError(f"image_shape must be two whole numbers, each 0 or more, got {value!r}")
+    return height, width
+
+
+def not_negative(value: Any, name: str) -> int:
+    n = whole_number(value, name)
+    if not 0 <= n <= MAX_LENGTH:
+        raise ValueError(f"{name} must be a whole number, 0 or more, got {n}")
+    return n
+
+
+def number(value: Any, name: str) -> float:
+    """Check a number, which may be infinite or NaN."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be a number, got {_kind(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def finite_number(value: Any, name: str) -> float:
+    finite = number(value, name)
+    if not math.isfinite(finite):
+        raise ValueError(f"{name} must be finite, got {_kind(value)}")
+    return finite
+
+
+def square_masks(value: Any) -> np.ndarray:
+    array = feature_map(value, "masks")
+    count, channels, height, width = array.shape
+    if channels != 1 or height != width or (count and not height):
+        raise ValueError(f"masks must have shape (N, 1, M, M), got {array.shape}")
+    return array
+
+
+def box_a_mask(boxes: tuple[int, ...], masks: tuple[int, ...]) -> None:
+    if boxes[0] != masks[0]:
+        raise ValueError(f"boxes must have one row for each mask: masks has shape {masks}, boxes {boxes}")
 
 
 def same_shape(array: np.ndarray, name: str, expected: tuple[int, ...], why: str) -> None:
@@ -161,9 +235,10 @@ def fitting_gradient(
     input_shape: tuple[int, ...],
     position_sensitive: bool = False,
 ) -> None:
-    """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W), or (N, C * PH * PW, H, W)."""
+    """Check that (K, C, PH, PW) fits K boxes and (N, C, H, W), or (N, C * PH * PW, H, W); so of volumes."""
+    bins, pixels = ("PH, PW", "H, W") if len(grad_output) == 4 else ("PD, PH, PW", "D, H, W")
     shapes = (
-        f"grad_output, as (K, C, PH, PW), is {grad_output}, and the input, as (N, C, H, W), {input_shape}"
+        f"grad_output, as (K, C, {bins}), is {grad_output}, and the input, as (N, C, {pixels}), {input_shape}"
     )
     if grad_output[0] != boxes:
         raise ValueError(f"grad_output must have one row for each of the {boxes} boxes: {shapes}")
@@ -186,13 +261,13 @@ def gradient_dtype(grad_output: np.ndarray, pooled: np.ndarray, name: str) -> No
 
 
 def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str) -> None:
-    """Check that two maps hold the same type of number, in whatever order of bytes."""
+    """Check that two maps hold the same type of number, in any byte order."""
     if array.dtype.type is not other.dtype.type:
         raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {array.dtype}")
 
 
 def box_array(value: Any, name: str, columns: int, indexed: bool = False) -> np.ndarray:
-    """Check dtype and shape of boxes, (K, columns); (0,) is what a list without boxes becomes.
+    """Check dtype and shape of boxes, (K, columns); an empty list becomes (0,).
 
     indexed: the first column has batch indices.
     """
@@ -211,7 +286,7 @@ def box_array(value: Any, name: str, columns: int, indexed: bool = False) -> np.
 def box_shape(shape: tuple[int, ...], name: str, columns: int, indexed: bool = False) -> None:
     if len(shape) != 2 or shape[1] != columns:
         hint = (
-            f"; (K, {columns - 1}) needs batch_indices, or a list of one array an image"
+            f"; (K, {columns - 1}) needs batch_indices, or a list of one array per image"
             if indexed and shape[1:] == (columns - 1,)
             else ""
         )
@@ -219,12 +294,12 @@ def box_shape(shape: tuple[int, ...], name: str, columns: int, indexed: bool = F
         raise ValueError(f"{name} must have shape ({rows}, {columns}), got {shape}{hint}")
 
 
-def batch_index_array(value: Any, rows: int) -> np.ndarray:
-    array = foreign.numbers_of(value, "batch_indices")
+def batch_index_array(value: Any, rows: int, name: str = "batch_indices") -> np.ndarray:
+    array = foreign.numbers_of(value, name)
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"batch_indices must have an integer dtype, got {array.dtype}")
+        raise TypeError(f"{name} must have an integer dtype, got {array.dtype}")
     if array.shape != (rows,):
-        raise ValueError(f"batch_indices must have shape ({rows},), one a row of boxes, got {array.shape}")
+        raise ValueError(f"{name} must have shape ({rows},), one per row of boxes, got {array.shape}")
     return array
 
 
@@ -240,27 +315,43 @@ def list_of_boxes(
     boxes: Sequence[Any], batch_indices: Any, images: int, numbers: tuple[str, ...] = CORNERS
 ) -> None:
     if batch_indices is not None:
-        raise ValueError("a list of boxes has one array an image already: leave batch_indices out")
+        raise ValueError("a list of boxes has one array per image already: omit batch_indices")
     if len(boxes) != images:
         raise ValueError(
-            f"a list of boxes must have one array an image, {images} for this input, got {len(boxes)}; "
+            f"a list of boxes must have one array per image, {images} for this input, got {len(boxes)}; "
             f"rows of (batch_index, {', '.join(numbers)}) must come as one array or as lists of numbers"
         )
 
 
-def room_for_boxes(height: int, width: int, boxes: int) -> None:
+def room_for_boxes(height: int, width: int, boxes: int, name: str = "input") -> None:
     if boxes and not (height and width):
         raise ValueError(
-            f"input must have pixels to pool {boxes} boxes from, got height {height} and width {width}"
+            f"{name} must have pixels to pool {boxes} boxes from, got height {height} and width {width}"
+        )
+
+
+def room_for_volume_boxes(lengths: Sequence[int], bins: Sequence[int], boxes: int) -> None:
+    """Check that a volume of such (D, H, W) has pixels, and that the rows of its slices can be numbered."""
+    depth, height, width = lengths
+    if boxes and not min(lengths):
+        raise ValueError(
+            f"input must have pixels to pool {boxes} boxes from, got depth {depth}, height {height} and "
+            f"width {width}"
+        )
+    if boxes and (depth + 2 * bins[0]) * (height + 2 * bins[1]) > MAX_ROWS:
+        raise ValueError(
+            f"(depth + 2 * {bins[0]}) * (height + 2 * {bins[1]}) of an input that is pooled to "
+            f"{' x '.join(map(str, bins))} bins may be at most {MAX_ROWS}, "
+            f"got depth {depth} and height {height}"
         )
 
 
 def raise_bad_box(
-    box: np.ndarray, where: str, images: int, spatial_scale: tuple[float, float], single: bool
+    box: np.ndarray, where: str, images: int, spatial_scale: tuple[float, ...], single: bool
 ) -> NoReturn:
-    """Say what is wrong with the box, as a row of its batch index and numbers, that the kernels refused."""
-    index, *numbers = box.tolist()
-    said = f"({', '.join(ROTATED if len(numbers) == len(ROTATED) else CORNERS)}) = {tuple(numbers)}"
+    """Report what is wrong with the box, a row of its batch index and numbers, that the kernels refused."""
+    index, *corners = box.tolist()
+    names = ", ".join(NUMBERS_OF_BOXES[len(corners)])
     if not index.is_integer():
         raise ValueError(f"{where} has batch_index {index}, which is not a whole number")
     if not 0 <= index < images:
@@ -268,12 +359,38 @@ def raise_bad_box(
             f"{where} has batch_index {int(index)}, but input has {images} image{'s' * (images != 1)}"
         )
     if not np.isfinite(box).all():
-        raise ValueError(f"{where} must be finite, got {said}")
-    kind, (y, x) = "float32" if single else "float64", spatial_scale
+        raise ValueError(f"{where} must be finite, got ({names}) = {tuple(corners)}")
+    kind = "float32" if single else "float64"
+    shown = spatial_scale[0] if len(set(spatial_scale)) == 1 else spatial_scale
     raise ValueError(
-        f"{where} is not finite on the feature map: {said} with "
-        f"spatial_scale={y if y == x else spatial_scale} exceeds what {kind} can hold"
+        f"{where} is not finite on the feature map: ({names}) = {tuple(corners)} with "
+        f"spatial_scale={shown} exceeds what {kind} can hold"
     )
+
+
+def raise_bad_share(box: np.ndarray, row: int, images: int, single: bool) -> NoReturn:
+    """Say what is wrong with a box (batch_index, x1, y1, x2, y2) of crop_and_resize."""
+    index, x1, y1, x2, y2 = box.tolist()
+    if not 0 <= index < images:
+        raise ValueError(
+            f"box_indices[{row}] is {int(index)}, but image has {images} image{'s' * (images != 1)}"
+        )
+    shown = f"(y1, x1, y2, x2) = {(y1, x1, y2, x2)}"
+    if not np.isfinite(box).all():
+        raise ValueError(f"boxes[{row}] must be finite, got {shown}")
+    kind = "float32" if single else "float64"
+    raise ValueError(
+        f"boxes[{row}] is not finite in pixels of the image: {shown} exceeds what {kind} can hold"
+    )
+
+
+def raise_bad_corners(corners: np.ndarray, where: str, single: bool) -> NoReturn:
+    """Say why a box (x1, y1, x2, y2) cannot be pasted into."""
+    shown = f"(x1, y1, x2, y2) = {tuple(corners.tolist())}"
+    if not np.isfinite(corners).all():
+        raise ValueError(f"{where} must be finite, got {shown}")
+    kind = "float32" if single else "float64"
+    raise ValueError(f"{where} must have sides that {kind} can hold, also once it is grown, got {shown}")
 
 
 def output_array(

@@ -1,6 +1,6 @@
-"""What the benchmark times of cyroialign: the operators, in both layouts, and the floor under them.
+"""What the benchmark times in cyroialign: the operators, in both layouts, and the floor under them.
 
-Where a call takes `out=`, it is given: the peers, too, are spared the cost of new memory where they can be.
+A call that takes `out=` gets it: peers, too, are spared the cost of new memory if possible.
 """
 
 from collections.abc import Callable
@@ -10,11 +10,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import cyroialign
+from cyroialign.arguments import dtypes
 from cyroialign.bench.problem import TOLERANCE, Problem, Row, rotated
 
 FLOOR = "floor"  # the name of the row that no library can beat by much
+OURS = ("cyroialign", "level-by-level")  # how the names of our rows begin
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # where rounding alone is more
-CHANNELS_LAST, CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+CHANNELS_LAST = {4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}  # by the number of axes
+CHANNELS_FIRST = {4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
+VOLUMES = {"NCHW": "NCDHW", "NHWC": "NDHWC"}
 
 
 def ours(problem: Problem) -> list[Row]:
@@ -44,11 +48,12 @@ def floor(problem: Problem) -> Callable[[], Any]:
 
 def _rows(problem: Problem, layout: str, dtype: str, library: str, calls: "_Calls") -> list[Row]:
     """Return what an operator computes for maps in one layout and type."""
-    result = "float32" if dtype == "uint8" else dtype
+    result = dtypes.of_result(np.dtype(dtype)).name
     maps = [_in(layout, features, dtype) for features in problem.levels]
     gradient = _in(layout, problem.gradient, result)
-    options = {"layout": layout, "num_threads": problem.threads}
-    there = (0, 1, 2, 3) if layout == "NCHW" else CHANNELS_FIRST
+    axes = gradient.ndim
+    options = {"layout": layout if axes == 4 else VOLUMES[layout], "num_threads": problem.threads}
+    there = tuple(range(axes)) if layout == "NCHW" else CHANNELS_FIRST[axes]
     return [
         Row(library, direction, layout, partial(_seen, call, there), EPSILONS.get(dtype, TOLERANCE))
         for direction, call in calls(problem, maps, gradient, options).items()
@@ -57,7 +62,7 @@ def _rows(problem: Problem, layout: str, dtype: str, library: str, calls: "_Call
 
 
 def _in(layout: str, array: np.ndarray, dtype: str) -> np.ndarray:
-    axes = (0, 1, 2, 3) if layout == "NCHW" else CHANNELS_LAST
+    axes = tuple(range(array.ndim)) if layout == "NCHW" else CHANNELS_LAST[array.ndim]
     return np.ascontiguousarray(array.transpose(axes), np.dtype(dtype))
 
 
@@ -73,7 +78,8 @@ def _of_one_map(
     operator, [features], boxes = problem.operator, maps, problem.boxes
     scale, ratio = problem.spatial_scale, problem.sampling_ratio
     name = "roi_align" if operator in ("max", "onnx_max") else operator
-    sampling: dict[str, tuple[Any, ...]] = {"roi_align": (scale, ratio, True), "ps_roi_align": (scale, ratio)}
+    sampling: dict[str, tuple[Any, ...]] = {"ps_roi_align": (scale, ratio)}
+    sampling["roi_align"] = sampling["roi_align_3d"] = (scale, ratio, True)
     if name == "roi_align_rotated":
         sampling[name] = sampling["roi_align"]
         boxes = np.column_stack([boxes[:, 0], rotated(problem.corners)])
@@ -93,6 +99,28 @@ def _of_boxes(
 ) -> dict[str, Callable[[], np.ndarray]]:
     given = (maps[0], problem.boxes, problem.spatial_scale, problem.sampling_ratio, True)
     return {"boxes": partial(cyroialign.roi_align_boxes_backward, gradient, *given, **options)}
+
+
+def _of_integrals(
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
+) -> dict[str, Callable[[], np.ndarray]]:
+    given = (gradient, maps[0], problem.boxes, problem.spatial_scale)
+    boxes = partial(cyroialign.prroi_pool_boxes_backward, *given, **options)
+    return {**_of_one_map(problem, maps, gradient, options), "boxes": boxes}
+
+
+def _of_crops(
+    problem: Problem, maps: list[np.ndarray], gradient: np.ndarray, options: dict[str, Any]
+) -> dict[str, Callable[[], np.ndarray]]:
+    [features], given = maps, (problem.shares, problem.images)
+    out, grad_out = np.empty_like(gradient), np.empty_like(features)
+    return {
+        "forward": partial(cyroialign.crop_and_resize, features, *given, problem.bins, out=out, **options),
+        "backward": partial(
+            cyroialign.crop_and_resize_backward, gradient, *given, features.shape, out=grad_out, **options
+        ),
+        "boxes": partial(cyroialign.crop_and_resize_boxes_backward, gradient, features, *given, **options),
+    }
 
 
 def _of_pyramid(
@@ -137,4 +165,9 @@ def _by_level(
 _Calls: TypeAlias = Callable[
     [Problem, list[np.ndarray], np.ndarray, dict[str, Any]], dict[str, Callable[[], np.ndarray]]
 ]
-_CALLS: dict[str, _Calls] = {"boxes_backward": _of_boxes, "multiscale": _of_pyramid}
+_CALLS: dict[str, _Calls] = {
+    "boxes_backward": _of_boxes,
+    "multiscale": _of_pyramid,
+    "prroi_pool": _of_integrals,
+    "crop_and_resize": _of_crops,
+}

@@ -1,8 +1,8 @@
 """What the benchmark compares with: the other libraries that pool regions on a CPU.
 
-None of those is required, so they are imported by name and only when the benchmark asks. Where one lets
-the caller bind its output, it is bound: like ours, such a call does not pay for new memory. What all are
-given is read-only; a library that takes only memory that may be written gets a copy of its own.
+None of them is required, so they are imported by name and only when the benchmark asks. If a library lets
+the caller bind its output, it is bound: like ours, such a call does not pay for new memory. All inputs
+are read-only; a library that accepts only writeable memory gets its own copy.
 """
 
 import importlib
@@ -130,6 +130,16 @@ def _onnx_node(problem: Problem, output: str, level: int | None = None) -> str:
     """
 
 
+def _opencv(problem: Problem) -> list[Row]:
+    cv2 = importlib.import_module("cv2")
+    cv2.setNumThreads(problem.threads)
+    net = cv2.dnn.readNetFromONNX(np.frombuffer(_onnx_model(problem), np.uint8), cv2.dnn.ENGINE_NEW)
+    inputs = {"input": problem.features, "boxes": problem.corners, "images": problem.images}
+    for name, array in inputs.items():
+        net.setInput(array, name)  # which copies it
+    return [Row("opencv", "forward", "NCHW", net.forward)]
+
+
 def _openvino(problem: Problem) -> list[Row]:
     openvino = importlib.import_module("openvino")
     turned = problem.operator == "roi_align_rotated"
@@ -141,7 +151,8 @@ def _openvino(problem: Problem) -> list[Row]:
     if turned:
         node = ops.roi_align_rotated(*inputs, bins, bins, ratio, scale, False)
     else:  # OpenVINO's "half_pixel" is another rule: (x + 0.5) * scale - 0.5.
-        node = ops.roi_align(*inputs, bins, bins, ratio, scale, "avg", aligned_mode="half_pixel_for_nn")
+        mode = "max" if problem.operator == "max" else "avg"
+        node = ops.roi_align(*inputs, bins, bins, ratio, scale, mode, aligned_mode="half_pixel_for_nn")
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     config = hints | {"INFERENCE_NUM_THREADS": str(problem.threads)}
     model = openvino.Model([node], inputs, "roi_align")
@@ -150,7 +161,7 @@ def _openvino(problem: Problem) -> list[Row]:
         request.set_input_tensor(place, openvino.Tensor(array, shared_memory=True))
     output = request.get_output_tensor(0)
 
-    def forward() -> Any:
+    def forward(read_in_place: Any = arrays) -> Any:  # its tensors do not keep the arrays alive
         request.infer()
         return output.data
 
@@ -159,6 +170,8 @@ def _openvino(problem: Problem) -> list[Row]:
 
 def _torchvision(problem: Problem) -> list[Row]:
     torch, torchvision = importlib.import_module("torch"), importlib.import_module("torchvision")
+    if problem.operator == "multiscale":
+        return _torchvision_pyramid(torch, torchvision, problem)
     features, boxes, gradient = _tensors(torch, problem)
     bins, scale, ratio = problem.bins, problem.spatial_scale, problem.sampling_ratio
     operator, size = problem.operator, (scale, bins, bins)
@@ -179,6 +192,26 @@ def _torchvision(problem: Problem) -> list[Row]:
     @no_autograd
     def backward() -> Any:
         return spread(gradient, boxes, *winners, *size, *shape)
+
+    rows = {"forward": forward, "backward": backward}
+    return [Row("torchvision", direction, "NCHW", call) for direction, call in rows.items()]
+
+
+def _torchvision_pyramid(torch: ModuleType, torchvision: ModuleType, problem: Problem) -> list[Row]:
+    boxes, gradient = (torch.from_numpy(array.copy()) for array in (problem.corners, problem.gradient))
+    maps = {str(n): torch.from_numpy(array.copy()) for n, array in enumerate(problem.levels)}
+    leaves = {name: features.clone().requires_grad_() for name, features in maps.items()}
+    pool = torchvision.ops.MultiScaleRoIAlign(list(maps), problem.bins, problem.sampling_ratio)
+    output = pool(leaves, [boxes], [problem.image])
+    no_autograd: Decorator = torch.inference_mode()
+
+    @no_autograd
+    def forward() -> Any:
+        return pool(maps, [boxes], [problem.image])
+
+    def backward() -> Any:
+        found = torch.autograd.grad(output, list(leaves.values()), gradient, True, allow_unused=True)
+        return found[0]
 
     rows = {"forward": forward, "backward": backward}
     return [Row("torchvision", direction, "NCHW", call) for direction, call in rows.items()]
@@ -220,14 +253,46 @@ def _paddle(problem: Problem) -> list[Row]:
     paddle.set_device("cpu")
     features, boxes = (paddle.to_tensor(array.copy()) for array in (problem.features, problem.corners))
     boxes_num = paddle.to_tensor(np.array([len(problem.boxes)], np.int32))
-    settings = (problem.bins, problem.spatial_scale, problem.sampling_ratio)
+    given = (features, boxes, boxes_num, problem.bins, problem.spatial_scale)
+    pool, settings = paddle.vision.ops.roi_pool, {}
+    if problem.operator == "roi_align":
+        pool = paddle.vision.ops.roi_align
+        settings = {"sampling_ratio": problem.sampling_ratio, "aligned": True}
     no_autograd: Decorator = paddle.no_grad()
 
     @no_autograd
     def forward() -> Any:
-        return paddle.vision.ops.roi_align(features, boxes, boxes_num, *settings, aligned=True)
+        return pool(*given, **settings)
 
     return [Row("paddle", "forward", "NCHW", forward)]
+
+
+def _tensorflow(problem: Problem) -> list[Row]:
+    tensorflow = importlib.import_module("tensorflow")
+    threading = tensorflow.config.threading
+    if threading.get_intra_op_parallelism_threads() != problem.threads:
+        threading.set_intra_op_parallelism_threads(problem.threads)  # an error once it has computed
+    arrays = [np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (problem.features, problem.gradient)]
+    features, gradient, boxes, images = map(
+        tensorflow.constant, (*arrays, problem.shares, problem.images.astype(np.int32))
+    )
+    size, raw = (problem.bins, problem.bins), tensorflow.raw_ops
+    given = {"grads": gradient, "boxes": boxes, "box_ind": images}
+
+    def forward() -> Any:
+        crops = tensorflow.image.crop_and_resize(features, boxes, images, size)
+        return crops.numpy().transpose(0, 3, 1, 2)
+
+    def backward() -> Any:
+        shape, kind = arrays[0].shape, tensorflow.float32
+        spread = raw.CropAndResizeGradImage(**given, image_size=shape, T=kind)
+        return spread.numpy().transpose(0, 3, 1, 2)
+
+    def to_boxes() -> Any:
+        return raw.CropAndResizeGradBoxes(**given, image=features).numpy()
+
+    rows = {"forward": forward, "backward": backward, "boxes": to_boxes}
+    return [Row("tensorflow", direction, "NHWC", call) for direction, call in rows.items()]
 
 
 PEERS = [
@@ -240,18 +305,26 @@ PEERS = [
         ("roi_align", "onnx_max", "roi_pool", "multiscale"),
     ),
     Peer(
+        "opencv",
+        ("cv2", "onnx"),
+        "cv2.dnn of OpenCV 5, cv2.setNumThreads(threads), ENGINE_NEW, half_pixel, inputs set before",
+        _opencv,
+        ("roi_align", "onnx_max"),
+    ),
+    Peer(
         "openvino",
         ("openvino",),
         "CPU, its own INFERENCE_NUM_THREADS = threads, f32, LATENCY, half_pixel_for_nn (as aligned=True)",
         _openvino,
-        ("roi_align", "roi_align_rotated"),
+        ("roi_align", "max", "roi_align_rotated"),
     ),
     Peer(
         "torchvision",
         ("torch", "torchvision"),
-        "contiguous tensors, torch.set_num_threads(threads), inference_mode, its backward without autograd",
+        "contiguous tensors, torch.set_num_threads(threads), inference_mode, its backward without autograd "
+        "(that of multiscale by autograd) and with what its forward kept",
         _torchvision,
-        ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"),
+        ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "multiscale"),
     ),
     Peer(
         "ipex",
@@ -259,5 +332,18 @@ PEERS = [
         "contiguous and channels_last tensors, torch.set_num_threads(threads), backward by autograd",
         _ipex,
     ),
-    Peer("paddle", ("paddle",), "CPU, no_grad; its kernel uses one thread whatever is set", _paddle),
+    Peer(
+        "tensorflow",
+        ("tensorflow",),
+        "CPU, eager, intra_op_parallelism_threads = threads, the operators without a tape",
+        _tensorflow,
+        ("crop_and_resize",),
+    ),
+    Peer(
+        "paddle",
+        ("paddle",),
+        "CPU, no_grad; its kernel uses one thread whatever is set",
+        _paddle,
+        ("roi_align", "roi_pool"),
+    ),
 ]

@@ -14,10 +14,13 @@ OPERATORS = {  # by the name that the command line takes
     "onnx_max": "RoIAlign, mode='onnx_max', aligned=True",
     "boxes_backward": "gradient of RoIAlign to its boxes, aligned=True",
     "roi_align_rotated": "RoIAlignRotated, aligned=True",
+    "roi_align_3d": "RoIAlign of volumes, aligned=True",
     "roi_pool": "RoIPool",
+    "prroi_pool": "PrRoIPool",
     "ps_roi_align": "PSRoIAlign",
     "ps_roi_pool": "PSRoIPool",
     "multiscale": "MultiScaleRoIAlign",
+    "crop_and_resize": "crop_and_resize, bilinear",
 }
 POSITION_SENSITIVE = ("ps_roi_align", "ps_roi_pool")
 TOLERANCE = 1e-4  # of the largest value
@@ -29,11 +32,11 @@ class Problem(NamedTuple):
     Some read them in place, so it has to live as long as the rows.
     """
 
-    features: np.ndarray  # (1, C, H, W)
-    boxes: np.ndarray  # (K, 5)
-    corners: np.ndarray  # (K, 4): boxes without the image
+    features: np.ndarray  # (1, C, H, W), or of a volume (1, C, D, H, W)
+    boxes: np.ndarray  # (K, 5), or (K, 7)
+    corners: np.ndarray  # (K, 4), or (K, 6): boxes without the image
     images: np.ndarray  # (K,) of int64
-    gradient: np.ndarray  # (K, C, bins, bins), of the shape of the result, for every backward
+    gradient: np.ndarray  # (K, C, bins, bins), or bins on three axes: the shape of the result
     bins: int
     spatial_scale: float
     sampling_ratio: int
@@ -58,6 +61,12 @@ class Problem(NamedTuple):
         height, width = self.features.shape[2:]
         return round(height / self.spatial_scale), round(width / self.spatial_scale)
 
+    @property
+    def shares(self) -> np.ndarray:
+        """Boxes (y1, x1, y2, x2) in shares of the map, as crop_and_resize has them."""
+        steps = np.array(self.features.shape[2:], np.float32) - 1
+        return (self.corners[:, [1, 0, 3, 2]] * self.spatial_scale / np.tile(steps, 2)).astype(np.float32)
+
     def rows_of_levels(self) -> list[np.ndarray]:
         """Tell which boxes each level is for."""
         finest = round(-math.log2(self.spatial_scale))
@@ -73,7 +82,7 @@ def rotated(corners: np.ndarray) -> np.ndarray:
 
 
 class Row(NamedTuple):
-    """One thing to time. `call` returns what NumPy can view, with its axes in the order N, C, H, W."""
+    """One thing to time. `call` returns what NumPy can view, with its channels behind the first axis."""
 
     library: str
     direction: str  # "forward", "backward" or another name of what is computed

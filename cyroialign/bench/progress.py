@@ -1,4 +1,4 @@
-"""What is being done: a progress bar, on a terminal alone, and how to count in words."""
+"""What is being done: a progress bar, only on a terminal, and how to count in words."""
 
 import sys
 
@@ -6,7 +6,7 @@ BAR, WIDTH = 12, 79
 
 
 class Progress:
-    """How much of some equal tasks is done, in one line of stderr; silent where that is no terminal.
+    """How much of some equal tasks is done, in one line of stderr; silent if that is not a terminal.
 
     Parameters
     ----------

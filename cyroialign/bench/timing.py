@@ -1,9 +1,10 @@
-"""Measuring: all rows that agree, in turns."""
+"""Measuring: all rows that agree, interleaved."""
 
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Result(NamedTuple):
     @property
     def baseline(self) -> str:
         """The row that the others are compared with."""
-        peers = [f"{library} forward NCHW" for library in ("onnxruntime", "torchvision")]
+        peers = [f"{library} forward NCHW" for library in ("onnxruntime", "torchvision", "openvino")]
         return next((name for name in peers if name in self.seconds), FLOOR)
 
     def median(self, name: str) -> float:
@@ -50,8 +51,9 @@ def measure(
     progress: Progress | None = None,
     operator: str = "roi_align",
     dtypes: Sequence[str] = (),
+    bound: float = math.inf,
 ) -> Result:
-    """Time all rows that agree, in turns."""
+    """Time all rows that agree, in turns; no further round begins `bound` seconds after the first."""
     progress = progress or Progress()
     place = f"{workload.name}, {plural(threads, 'thread')}"
     progress.show(0, f"{place}, checking that all agree")
@@ -60,13 +62,19 @@ def measure(
     for peer in peers:
         try:
             rows += peer.rows(problem)
-        except Exception as error:  # whatever a foreign library raises
+        except Exception as error:  # a foreign library may raise anything
             excluded[peer.library] = reason(error)
     rows, disagreeing = agreeing(rows)
     calls = {row.name: row.call for row in rows} | {FLOOR: floor(problem)}
-    seconds = take_turns(calls, rounds, lambda part, turn: progress.show(part, f"{place}, {turn}"))
+    pause = PAUSE if threads > 1 else 0  # the calls of one thread leave none behind that spin
+    say = partial(_say, progress, place)
+    seconds = take_turns(calls, rounds, say, bound, pause)
     progress.end_task()
     return Result(operator, workload, threads, seconds, excluded | disagreeing)
+
+
+def _say(progress: Progress, place: str, part: float, turn: str) -> None:
+    progress.show(part, f"{place}, {turn}")
 
 
 def agreeing(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
@@ -77,7 +85,7 @@ def agreeing(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
         try:
             result = np.asarray(row.call()).copy()  # the next call may use its memory again
             error = _difference(result, expected.setdefault(row.direction, result))
-        except Exception as raised:  # whatever a foreign library raises
+        except Exception as raised:  # a foreign library may raise anything
             excluded[row.name] = reason(raised)
         else:
             if error <= row.tolerance:
@@ -98,22 +106,34 @@ def take_turns(
     calls: dict[str, Callable[[], Any]],
     rounds: int,
     say: Callable[[float, str], None] = lambda part, turn: None,
+    bound: float = math.inf,
+    pause: float = PAUSE,
 ) -> dict[str, list[float]]:
     """Time each call once a round; return its seconds by name, one number a round.
 
-    In turns, because a shared machine is faster at one time than at another: whatever slows a round slows
-    all calls alike, and ratios stay. `say` hears which part is done and whose turn it is.
+    Calls are interleaved because a shared machine is faster at some times than at others: whatever slows a
+    round slows all calls alike, and ratios stay. `say` is told which part is done and whose turn it is. After
+    `bound` seconds no further round starts; there is always one.
     """
-    repeats = {name: math.ceil(BATCH / min(_seconds(call), _seconds(call))) for name, call in calls.items()}
+    start = time.perf_counter()
+    repeats = {name: _repeats(call) for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
         for place, (name, call) in enumerate(calls.items()):
             say((number + place / len(calls)) / rounds, f"{number + 1}/{rounds}: {name}")
-            time.sleep(PAUSE)
+            time.sleep(pause)
             if repeats[name] > 1:
                 call()  # wakes the threads, which takes as long as a small call
             seconds[name].append(_seconds(call, repeats[name]))
+        if time.perf_counter() - start > bound:
+            break
     return seconds
+
+
+def _repeats(call: Callable[[], Any]) -> int:
+    """How often a call is repeated for `BATCH` seconds; one below that is tried twice first."""
+    took = _seconds(call)
+    return math.ceil(BATCH / (took if took > BATCH else min(took, _seconds(call))))
 
 
 def _seconds(call: Callable[[], Any], repeats: int = 1) -> float:

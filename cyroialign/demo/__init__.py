@@ -1,4 +1,4 @@
-"""The demo: a photograph, boxes on it, and what RoIAlign and RoIPool make of them.
+"""The demo: a photograph, boxes on it, and the crops of RoIAlign and RoIPool.
 
 `photograph` reads, `scene` computes, `picture` draws, and `command` is ``cyroialign demo``.
 """

@@ -1,4 +1,4 @@
-"""The photograph: the one of scikit-image, or read from a file; and averaged to a feature map."""
+"""The photograph: scikit-image's or one read from a file, averaged to a feature map."""
 
 import contextlib
 import pathlib
@@ -45,7 +45,7 @@ def read(path: pathlib.Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def _bound() -> Iterator[None]:
-    """Let Pillow read up to MAX_PIXELS; its own bound takes a photograph of 100 megapixels for an attack."""
+    """Let Pillow read up to MAX_PIXELS; its own limit treats a photograph of 100 megapixels as an attack."""
     from PIL import Image
 
     before = Image.MAX_IMAGE_PIXELS
@@ -75,8 +75,8 @@ def box_average(image: np.ndarray, stride: int) -> np.ndarray:
     """Average squares of `stride` pixels; those at the right and bottom edge may be smaller."""
     height, width = image.shape[:2]
     rows, columns = np.arange(0, height, stride), np.arange(0, width, stride)
-    bands: np.ndarray = np.add.reduceat(image, rows, axis=0, dtype=np.float32)
-    sums: np.ndarray = np.add.reduceat(bands, columns, axis=1)
+    summed_rows: np.ndarray = np.add.reduceat(image, rows, axis=0, dtype=np.float32)
+    sums: np.ndarray = np.add.reduceat(summed_rows, columns, axis=1)
     heights, widths = np.diff(rows, append=height), np.diff(columns, append=width)
     sums /= np.multiply.outer(heights, widths)[:, :, None]
     return sums

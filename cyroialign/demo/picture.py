@@ -35,7 +35,7 @@ EXPLANATION = (
 
 
 class Layout(NamedTuple):
-    """Where boxes go: down in rows, then across in blocks. Panels are side by side, of a lone box two by two.
+    """Where boxes go: down in rows, then across in blocks. Panels are side by side; a lone box has 2 by 2.
 
     cell is the side of the square that a panel fits into; heights are those of the panels of each row.
     """
@@ -110,7 +110,7 @@ def _text(figure: "Figure", x: float, y: float, words: str, **style: Any) -> Non
 
 
 def _axes(figure: "Figure", x: float, y: float, width: float, height: float, view: np.ndarray) -> "Axes":
-    """Axes at a place of the page, in pixels of the photograph, that show the box `view` of it."""
+    """Axes at a place on the page, in pixels of the photograph, that show its part in the box `view`."""
     page_width, page_height = figure.get_size_inches()
     place = (x / page_width, 1 - (y + height) / page_height, width / page_width, height / page_height)
     axes = figure.add_axes(place, facecolor=PALE, xticks=[], yticks=[])
@@ -171,7 +171,7 @@ def _photo_size(scene: Scene, height: float) -> tuple[float, float]:
 
 
 def _free_corner(axes: "Axes", box: np.ndarray, taken: list[tuple[float, float]]) -> tuple[float, float]:
-    """Return the first corner of a box that has room for its number, else the one with most room."""
+    """Return the first corner of a box that has room for its number, else the one with the most room."""
     best, most = (0.0, 0.0), -1.0
     for x, y in itertools.product(box[[0, 2]], box[[1, 3]]):
         across, down = axes.transData.transform((x, y)) - axes.bbox.p0

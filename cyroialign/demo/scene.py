@@ -1,4 +1,4 @@
-"""What RoIAlign and RoIPool make of boxes on a photograph."""
+"""The crops of RoIAlign and RoIPool of boxes on a photograph."""
 
 import statistics
 import time
@@ -42,10 +42,10 @@ def compare(photo: np.ndarray, boxes: np.ndarray, output_size: int, stride: int)
 
 
 def rounded(boxes: np.ndarray, spatial_scale: float) -> np.ndarray:
-    """Tell what whole feature pixels RoIPool makes of boxes: the edges of the first and after the last.
+    """Find the whole feature pixels that RoIPool rounds boxes to: the edges of the first and after the last.
 
-    It is asked: a box that is one point becomes the one pixel that the point is rounded to, and its maximum
-    on a map of column numbers tells which. Points left of the map are rounded as their mirror images are.
+    RoIPool itself is asked: a box that is one point becomes the pixel that the point is rounded to, and its
+    maximum on a map of column numbers tells which. Points left of the map round like their mirror images.
     """
     points = np.abs(boxes).reshape(-1, 1) * np.array([1, 0, 1, 0], boxes.dtype)
     columns = np.arange(np.ceil(points.max() * spatial_scale) + 2, dtype=np.float32)

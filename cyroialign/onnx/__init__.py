@@ -31,7 +31,7 @@ ALIGNED = {"half_pixel": True, "output_half_pixel": False}
 MODES = {"avg": "avg", "max": "onnx_max"}
 PART = 2**17  # results that a thread takes at once; benchmarks/onnx_graph.py: calling Python costs 30 µs
 PARTS = 4  # for each thread at most, since some RoIs take longer than others
-LEGACY = {"coordinate_transformation_mode": "output_half_pixel"}  # all that opsets before 16 know
+LEGACY = {"coordinate_transformation_mode": "output_half_pixel"}  # the only mode before opset 16
 
 
 def reference_evaluator(model: "onnx.ModelProto | bytes | str | os.PathLike[str]") -> ReferenceEvaluator:
@@ -40,7 +40,7 @@ def reference_evaluator(model: "onnx.ModelProto | bytes | str | os.PathLike[str]
     Parameters
     ----------
     model : onnx.ModelProto, bytes or path
-        External data is found beside the file.
+        External data is read from beside the file.
 
     Returns
     -------
@@ -49,13 +49,13 @@ def reference_evaluator(model: "onnx.ModelProto | bytes | str | os.PathLike[str]
 
     Notes
     -----
-    A node follows the version of the operator that the opset of its model names. RoiAlign 10 has no
-    ``coordinate_transformation_mode`` and never shifts by half a pixel, where onnx's own evaluator does; 16
-    shifts unless told otherwise; 22 takes bfloat16 too. ``mode="max"`` is `roi_align`'s ``"onnx_max"``.
+    A node follows the version of the operator in its model's opset. RoiAlign 10 has no
+    ``coordinate_transformation_mode`` and never shifts by half a pixel, but onnx's own evaluator does; 16
+    shifts unless told otherwise; 22 also takes bfloat16. ``mode="max"`` is `roi_align`'s ``"onnx_max"``.
     MaxRoiPool, whose definition says nothing about rounding, is `roi_pool`, as in ONNX Runtime: coordinates
     round to whole pixels, halves away from zero, both ends belong to the RoI, and an empty bin is 0.
 
-    Wrong inputs raise the errors of `roi_align` and `roi_pool`, a TypeError within one of onnx.
+    Wrong inputs raise the errors of `roi_align` and `roi_pool`; onnx wraps a TypeError in its own.
 
     Examples
     --------
@@ -93,42 +93,42 @@ def inference_session(
     Parameters
     ----------
     model : onnx.ModelProto, bytes or path
-        Is not changed. External data is found beside the file.
+        It is not changed. External data is read from beside the file.
     nodes : collection of str, optional
-        Names of the RoiAlign nodes to replace; all of them if it is left out.
+        Names of the RoiAlign nodes to replace; by default all of them.
     sess_options : onnxruntime.SessionOptions, optional
-        Is told where this package's operator is. The operator runs on the session's own threads, which
-        its ``intra_op_num_threads`` counts; `num_threads` and `set_num_threads` have no effect on it.
+        This package's operator is registered in it. The operator runs on the session's own threads, set by
+        its ``intra_op_num_threads``; `num_threads` and `set_num_threads` have no effect on it.
     providers : sequence, optional
-        Those for the other nodes.
+        Execution providers for the other nodes.
     **options
-        What else `onnxruntime.InferenceSession` takes.
+        Further arguments of `onnxruntime.InferenceSession`.
 
     Returns
     -------
     onnxruntime.InferenceSession
-        With the inputs and outputs of the model. What is wrong with the inputs of a node is an error of ONNX
-        Runtime, which carries the text of `roi_align`: ``boxes[17] has batch_index 3, but input has 2
-        images``. What else is raised while a node runs comes out of ``run`` and its kin as it is:
+        With the inputs and outputs of the model. Wrong inputs of a node raise an error of ONNX
+        Runtime with the message of `roi_align`: ``boxes[17] has batch_index 3, but input has 2
+        images``. Other exceptions raised while a node runs pass through ``run`` and its variants unchanged:
         KeyboardInterrupt, whatever a signal handler raises, MemoryError.
 
     Raises
     ------
     ValueError
-        Where `nodes` has a name that no RoiAlign has. What is wrong with the attributes of one, such as an
-        unknown ``mode``, is an error of ONNX Runtime with our text.
+        If `nodes` has a name that no RoiAlign has. Wrong attributes of a node, such as an unknown ``mode``,
+        raise an error of ONNX Runtime with our message.
 
     Notes
     -----
     RoiAlign of the standard domain is replaced in opsets 10, 16 and 22, also in branches, bodies of loops and
     the model's functions, by the rules that `reference_evaluator` states. It reads and writes the tensors of
-    the runtime in place, float16 and bfloat16 as they are. On a CPU ONNX Runtime (1.32) itself has RoiAlign
-    for float32 and float64 alone, and none of opset 22.
+    the runtime in place, including float16 and bfloat16. On a CPU ONNX Runtime (1.32) itself has RoiAlign
+    only for float32 and float64, and not for opset 22.
 
-    Where ONNX Runtime runs nodes on threads of its own (``run_async``, ``ORT_PARALLEL``), an error there is
-    its Fail with type and text of ours. Python's signal handlers never run on these.
+    If ONNX Runtime runs nodes on its own threads (``run_async``, ``ORT_PARALLEL``), an error there is
+    its Fail with our type and message. Python's signal handlers never run on these threads.
 
-    Calling Python costs 30 µs, so that ONNX Runtime's own RoiAlign is the faster one below some 4000 results
+    Calling Python costs 30 µs, so ONNX Runtime's own RoiAlign is faster below about 4000 results
     (one RoI of 7 by 7 bins and 80 channels, 2 by 2 samples). Above, with 256 channels on a map of 200 by 272:
     58 ms become 9 for 100 RoIs and 590 become 50 for 1000, on one thread. Between the convolutions of
     ``benchmarks/onnx_graph.py`` the whole graph takes 53 ms instead of 108 with 100 RoIs, and 38 instead of
@@ -177,7 +177,7 @@ class RoiAlign(OpRun):
         super().__init__(onnx_node, run_params, schema)
 
     def run(self, *inputs: np.ndarray, **options: Any) -> Any:
-        """Compute; onnx makes one TypeError of all, which those of signal handlers are not to become."""
+        """Compute; onnx turns every error into a TypeError, which a signal handler's must not become."""
         compute: Callable[..., Any] = super().run
         try:
             return compute(*inputs, **options)
@@ -217,14 +217,14 @@ class MaxRoiPool(RoiAlign):
 
 
 class _Evaluator(ReferenceEvaluator):
-    """Has the operators in the functions of a model too, which make evaluators of their class."""
+    """Has the operators in a model's functions too, which make evaluators of their class."""
 
     def __init__(self, proto: Any, *, new_ops: Sequence[type[OpRun]] | None = None, **options: Any) -> None:
         super().__init__(proto, new_ops=[RoiAlign, MaxRoiPool, *(new_ops or ())], **options)
 
 
 def _register(options: "onnxruntime.SessionOptions") -> None:
-    """Tell options of our operator, unless they were told before: twice is an error of ONNX Runtime."""
+    """Register our operator in options, unless it is there already: twice is an error of ONNX Runtime."""
     try:
         options.get_session_config_entry(REGISTERED)
     except RuntimeError:
@@ -294,7 +294,7 @@ def _settings(
     sampling_ratio: int,
     spatial_scale: float,
 ) -> dict[str, Any]:
-    """Say in the words of `roi_align` what the attributes of a node say."""
+    """Translate the attributes of a node to the arguments of `roi_align`."""
     validation.choice(mode, "mode", tuple(MODES))
     validation.choice(coordinate_transformation_mode, "coordinate_transformation_mode", tuple(ALIGNED))
     return {
@@ -324,7 +324,7 @@ def _prepare(attributes: dict[str, Any]) -> "Compute":
             )
 
         if input.ndim != 4 or boxes.ndim != 2 or batch_indices.shape != boxes.shape[:1]:
-            roi_align(input, boxes, batch_indices=batch_indices, **settings)  # says what is wrong
+            roi_align(input, boxes, batch_indices=batch_indices, **settings)  # raises what is wrong
         rois = len(boxes)
         out = run.allocate((rois, input.shape[1], *settings["output_size"]))
         parts = min(rois, PARTS * threads, out.size // PART) if threads > 1 else 1

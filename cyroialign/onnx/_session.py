@@ -1,4 +1,4 @@
-"""The sessions that cyroialign.onnx makes: ONNX Runtime's, through which exceptions come as they are."""
+"""The sessions that cyroialign.onnx makes: ONNX Runtime's, passing exceptions through unchanged."""
 
 import functools
 from collections.abc import Callable
@@ -20,7 +20,7 @@ RUN_OR_MAKE = (  # what runs nodes, or makes them
 
 
 class InferenceSession(onnxruntime.InferenceSession):
-    """Raises what a signal handler raises within a node, such as KeyboardInterrupt, as it is."""
+    """Passes on what a signal handler raises within a node, such as KeyboardInterrupt."""
 
 
 def _passing(method: Callable[..., Any]) -> Callable[..., Any]:

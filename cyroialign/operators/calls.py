@@ -29,6 +29,7 @@ from cyroialign.arguments.boxes import Boxes, read_boxes, read_rotated_boxes
 from cyroialign.arguments.threads import threads_for
 
 POSITION_SENSITIVE = (PS_ROI_ALIGN, PS_ROI_POOL)  # each bin has channels of its own
+A_MAP = (0, 0)  # and no volume
 WINNERS = (MAX, ONNX_MAX, ROI_POOL)  # the gradient goes to pixels that are found in the map
 
 
@@ -99,18 +100,32 @@ def pool(
     channels_last: bool,
     num_threads: Any,
     out: np.ndarray | None = None,
+    volume: tuple[int, int] = A_MAP,
+    outside: float = 0.0,
 ) -> np.ndarray:
-    """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW)."""
+    """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW).
+
+    volume: how many slices lie one below the other in the map, and in the bins. outside: what crop_and_resize
+    has for bins outside the map.
+    """
     threads = threads_for(num_threads)
     dtype = dtypes.of_result(maps[0].dtype)
     if not kernels(maps[0].dtype).can(FORWARD, pooling):
         maps = tuple(map(dtypes.as_sums, maps))
     target = memory_order.target_for(out, size, dtypes.of_result(maps[0].dtype), layout, channels_last)
     if target.size:
-        settings = CallSettings(pooling, *size[2:], ratio, channels_last, *threads)
+        stored = _bytes(outside, target.dtype)
+        settings = CallSettings(pooling, *size[2:], ratio, channels_last, *threads, *volume, stored)
         bits = tuple(map(dtypes.as_bits, maps))
         kernels(maps[0].dtype).forward(settings, bits, rois.rois, dtypes.as_bits(target))
     return memory_order.delivered(target, out, dtype, layout, channels_last)
+
+
+def _bytes(number: float, dtype: np.dtype) -> bytes | None:
+    """A number as it lies in memory; None for 0, which results hold already."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        stored = np.array(number, dtype).tobytes()
+    return stored if any(stored) else None
 
 
 def backward(
@@ -130,9 +145,9 @@ def backward(
     out: Any,
     num_threads: Any,
 ) -> np.ndarray:
-    """Sum the gradient to one map, on whose pixels it depends where an `input` is needed.
+    """Sum the gradient with respect to one map; a maximum also needs the map, as `input`.
 
-    The result has the memory order of the gradient; where an output_size is given, of the input.
+    The result has the memory order of the gradient or, if an output_size is given, of the input.
     """
     plain = pooling != ROI_ALIGN_ROTATED and batch_indices is None and input is None
     if plain and (layout == "NCHW" or layout == "NHWC"):
@@ -183,8 +198,9 @@ def scatter(
     channels_last: bool,
     num_threads: Any,
     out: np.ndarray | None = None,
+    volume: tuple[int, int] = A_MAP,
 ) -> list[np.ndarray]:
-    """Sum the gradients to maps of the given (N, C, H, W), one a level, from a checked one to the result."""
+    """Sum checked gradients into those of maps of the given (N, C, H, W), one per level."""
     threads = threads_for(num_threads)
     dtype = grads.dtype
     if not kernels(dtype).can(BACKWARD, pooling):
@@ -192,7 +208,7 @@ def scatter(
     targets = [memory_order.target_for(out, size, grads.dtype, layout, channels_last) for size in sizes]
     if grads.size and targets[0].size:
         bins = memory_order.sizes(grads.shape, channels_last)[2:]
-        settings = CallSettings(pooling, *bins, ratio, channels_last, *threads)
+        settings = CallSettings(pooling, *bins, ratio, channels_last, *threads, *volume)
         if maps is not None:
             maps = tuple(
                 memory_order.in_given_order(one.astype(grads.dtype, copy=False), layout, channels_last)
@@ -212,14 +228,14 @@ def boxes_backward(
     input: Any,
     boxes: Any,
     spatial_scale: Any,
-    sampling_ratio: Any,
-    aligned: Any,
+    sampling_ratio: Any = 0,
+    aligned: Any = False,
     *,
     batch_indices: Any,
     layout: Any,
     num_threads: Any,
 ) -> np.ndarray:
-    """Sum the gradient to the corners of boxes, (K, 4)."""
+    """Sum the gradient with respect to the corners of boxes, (K, 4)."""
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
     maps, channels_last = memory_order.in_kernel_order(validation.feature_map(input, "input"), layout)
@@ -229,6 +245,20 @@ def boxes_backward(
     rois = read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
     validation.fitting_gradient(memory_order.sizes(grads.shape, layout == "NHWC"), len(rois.rows), size)
     validation.room_for_boxes(height, width, len(rois.rows))
+    return to_boxes(pooling, maps, grads, rois, ratio, layout, channels_last, num_threads)
+
+
+def to_boxes(
+    pooling: int,
+    maps: np.ndarray,
+    grads: np.ndarray,
+    rois: Boxes,
+    ratio: int,
+    layout: str,
+    channels_last: bool,
+    num_threads: Any,
+) -> np.ndarray:
+    """Sum the gradient to the corners of checked boxes, (x1, y1, x2, y2)."""
     threads = threads_for(num_threads)
     target = np.zeros((len(rois.rows), 4))
     if grads.size:

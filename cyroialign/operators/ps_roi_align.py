@@ -1,4 +1,4 @@
-"""PSRoIAlign: RoIAlign in which each bin has channels of its own."""
+"""PSRoIAlign: RoIAlign in which each bin has its own channels."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -30,52 +30,53 @@ def ps_roi_align(
 
     Parameters
     ----------
-    input : (N, C * height * width, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C * height * width, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Feature maps, with C channels for each bin; (N, H, W, C * height * width) with ``layout="NHWC"``.
         Memory in the order of either layout is read in place, so a transposed view costs nothing; other
         strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
-        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in
-        pixels of the space that `spatial_scale` maps onto the feature map: most often the image that
-        the network was given. Any float dtype or integers. Boxes may lie partly or wholly outside.
+        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in pixels of
+        the space that `spatial_scale` maps onto the feature map, usually the image that the network was
+        given. Any float or integer dtype. Boxes may lie partly or entirely outside the map.
     output_size : int or (int, int)
-        Bins: (height, width) of the result.
+        Number of bins: (height, width) of the result.
     spatial_scale : float or (float, float), optional
-        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16; or two of them, (y, x).
+        Feature pixels per unit of the boxes, such as 1/16 for a map of stride 16; or a pair (y, x).
     sampling_ratio : int, optional
-        Samples a bin on each axis, at most 32767. With 0 or less it adapts to the box: ceil(roi_height /
-        height) by ceil(roi_width / width).
+        Samples per bin on each axis, at most 32767. If 0 or less, the number adapts to the box:
+        ceil(roi_height / height) by ceil(roi_width / width).
     batch_indices : (K,) array of int, optional
         The image of each box, when `boxes` is (K, 4).
     layout : {"NCHW", "NHWC"}, optional
         The order of the axes of `input`, of the result and of `out`.
     out : ndarray, optional
-        Array of the result's shape and dtype to fill and return; C-contiguous or in the memory order
-        of `input`, writeable, and sharing no memory with the inputs.
+        Array to fill and return, with the result's shape and dtype. It must be writeable, C-contiguous or
+        in the memory order of `input`, and share no memory with the inputs.
     num_threads : int, optional
-        Threads for this call; by default those of `get_num_threads`.
+        Threads for this call; by default those of `get_num_threads`, or fewer where others need
+        the cores.
 
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
-        ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
+        C) with ``layout="NHWC"``.
 
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong: a box that is not finite, an image that does not exist, a
-        map without pixels, channels that are no multiple of the bins. The message names the first bad
-        box. `out` is untouched then.
+        If a shape or value is wrong: a box that is not finite, an image that does not exist, a
+        map without pixels, channels that are not a multiple of the bins. The message names the first bad
+        box. In that case `out` is unchanged.
 
     See Also
     --------
-    ps_roi_align_backward : the gradient to the feature map.
+    ps_roi_align_backward : the gradient with respect to the feature map.
     roi_align : all bins from the same channels.
     ps_roi_pool : whole pixels instead of samples.
-    PSRoIAlign : the same as an object that keeps the settings.
+    PSRoIAlign : the same, as an object that keeps the settings.
 
     Notes
     -----
@@ -83,14 +84,15 @@ def ps_roi_align(
 
     .. math:: c_{in} = (c \cdot height + i) \cdot width + j,
 
-    as `roi_align` reads it with ``aligned=True``. The rule is torchvision's, which always takes half a pixel
-    off the scaled coordinates; to undo that, add ``0.5 / spatial_scale`` to them. A bin without samples,
-    with adaptive sampling one of a box of zero or negative size, is 0; torchvision has NaN for zero sizes.
+    as `roi_align` reads it with ``aligned=True``. The rule is torchvision's, which always subtracts half a
+    pixel from the scaled coordinates; to undo that, add ``0.5 / spatial_scale`` to the boxes. A bin without
+    samples (with adaptive sampling, of a box of zero or negative size) is 0; torchvision gives NaN for zero
+    sizes.
 
-    The result of a map of float16, bfloat16 (that of the package ml_dtypes) or uint8 is what float32 gives,
-    rounded once to the dtype of the result. Such a map is copied as float32.
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes), uint8 or int8 is what float32
+    gives, rounded once to the dtype of the result. Such a map is copied as float32.
 
-    Results have the same bits for every number of threads and every SIMD level, and do not
+    Results have the same bits for any number of threads and any SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
     the map. A NaN or infinity reaches only the bins that sample one of its neighbours.
 
@@ -106,7 +108,7 @@ def ps_roi_align(
     >>> import cyroialign
     >>> image = np.zeros((1, 4, 5, 5), np.float32) + np.array([1, 2, 3, 4], np.float32)[:, None, None]
     >>> boxes = np.array([[0, 1, 1, 3, 3]], np.float32)
-    >>> cyroialign.ps_roi_align(image, boxes, output_size=2)  # one channel a bin
+    >>> cyroialign.ps_roi_align(image, boxes, output_size=2)  # one channel per bin
     array([[[[1., 2.],
              [3., 4.]]]], dtype=float32)
     """
@@ -137,12 +139,12 @@ def ps_roi_align_backward(
     out: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    """Return the gradient of `ps_roi_align` to its feature map.
+    """Return the gradient of `ps_roi_align` with respect to its feature map.
 
     Parameters
     ----------
     grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
-        Gradient to the result of `ps_roi_align`; (K, height, width, C) with ``layout="NHWC"``.
+        Gradient with respect to the result of `ps_roi_align`; (K, height, width, C) with ``layout="NHWC"``.
     boxes, spatial_scale, sampling_ratio, batch_indices
         As given to `ps_roi_align`.
     input_shape : sequence of 4 ints
@@ -150,26 +152,26 @@ def ps_roi_align_backward(
     layout, num_threads : optional
         As in `ps_roi_align`.
     out : ndarray, optional
-        Array of shape `input_shape` to fill and return, as in `ps_roi_align`; what it held is lost.
+        Array of shape `input_shape` to fill and return, as in `ps_roi_align`; it is overwritten.
 
     Returns
     -------
     ndarray of shape `input_shape`
-        Of the dtype and memory order of `grad_output`.
+        With the dtype and memory order of `grad_output`.
 
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong, as in `ps_roi_align`, or where `grad_output`, `boxes` and
-        `input_shape` do not fit each other. `out` is untouched then.
+        If a shape or value is wrong, as in `ps_roi_align`, or if `grad_output`, `boxes` and
+        `input_shape` do not match. In that case `out` is unchanged.
 
     Notes
     -----
-    ``(ps_roi_align(x) * g).sum() == (x * ps_roi_align_backward(g)).sum()`` to rounding. The sums run in an
-    order that depends on the boxes alone, without atomic operations, so that the result has the same
-    bits for every number of threads and every SIMD level.
+    ``(ps_roi_align(x) * g).sum() == (x * ps_roi_align_backward(g)).sum()`` up to rounding. The sums run in an
+    order that depends only on the boxes, without atomic operations, so the result has the same
+    bits for any number of threads and any SIMD level.
 
     Examples
     --------
@@ -197,7 +199,7 @@ def ps_roi_align_backward(
 
 
 class PSRoIAlign(Settings):
-    """`ps_roi_align` and its gradient with settings that stay.
+    """`ps_roi_align` and its gradient, with fixed settings.
 
     Parameters
     ----------

@@ -34,55 +34,56 @@ def roi_align(
 
     Parameters
     ----------
-    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
         in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
-        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in
-        pixels of the space that `spatial_scale` maps onto the feature map: most often the image that
-        the network was given. Any float dtype or integers. Boxes may lie partly or wholly outside.
+        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in pixels of
+        the space that `spatial_scale` maps onto the feature map, usually the image that the network was
+        given. Any float or integer dtype. Boxes may lie partly or entirely outside the map.
     output_size : int or (int, int)
-        Bins: (height, width) of the result.
+        Number of bins: (height, width) of the result.
     spatial_scale : float or (float, float), optional
-        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16; or two of them, (y, x).
+        Feature pixels per unit of the boxes, such as 1/16 for a map of stride 16; or a pair (y, x).
     sampling_ratio : int, optional
-        Samples a bin on each axis, at most 32767. With 0 or less it adapts to the box: ceil(roi_height /
-        height) by ceil(roi_width / width).
+        Samples per bin on each axis, at most 32767. If 0 or less, the number adapts to the box:
+        ceil(roi_height / height) by ceil(roi_width / width).
     aligned : bool, optional
-        True takes half a pixel off the scaled coordinates, so that they refer to the centres of
+        True subtracts half a pixel from the scaled coordinates, so that they refer to the centres of
         pixels (detectron2, ONNX ``half_pixel``). False is torchvision's default: no shift, and RoIs are
         at least one pixel wide and high.
     batch_indices : (K,) array of int, optional
         The image of each box, when `boxes` is (K, 4).
     mode : {"avg", "max", "onnx_max"}, optional
-        How the samples of a bin become one value: their mean, the largest of them, or ONNX's maximum: the
-        largest of all their neighbours, each times its weight.
+        How the samples of a bin become one value: their mean, the largest of them, or ONNX's maximum, which
+        is the largest of all their neighbours, each times its weight.
     layout : {"NCHW", "NHWC"}, optional
         The order of the axes of `input`, of the result and of `out`.
     out : ndarray, optional
-        Array of the result's shape and dtype to fill and return; C-contiguous or in the memory order
-        of `input`, writeable, and sharing no memory with the inputs.
+        Array to fill and return, with the result's shape and dtype. It must be writeable, C-contiguous or
+        in the memory order of `input`, and share no memory with the inputs.
     num_threads : int, optional
-        Threads for this call; by default those of `get_num_threads`.
+        Threads for this call; by default those of `get_num_threads`, or fewer where others need
+        the cores.
 
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
-        ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
+        C) with ``layout="NHWC"``.
 
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong: a box that is not finite, an image that does not exist, a
-        map without pixels. The message names the first bad box. `out` is untouched then.
+        If a shape or value is wrong: a box that is not finite, an image that does not exist, a
+        map without pixels. The message names the first bad box. In that case `out` is unchanged.
 
     See Also
     --------
-    roi_align_backward : the gradient to the feature map.
-    RoIAlign : the same as an object that keeps the settings.
+    roi_align_backward : the gradient with respect to the feature map.
+    RoIAlign : the same, as an object that keeps the settings.
 
     Notes
     -----
@@ -94,39 +95,39 @@ def roi_align(
     A sample more than one pixel outside the map is 0; others are clamped to the map and interpolated
     between four pixels. A bin is the mean of its samples, and 0 if it has none: with adaptive sampling
     an aligned box of zero or negative size. Positions are computed in float32 if `input` and `boxes` are
-    both float32 or narrower, else in float64, every step rounded as torchvision does.
+    both float32 or narrower, else in float64, with every step rounded as in torchvision.
 
-    With ``mode="max"`` a bin is its largest sample (MMCV's maximum [2]_, and what "the maximum of the
-    samples" means in papers), of those in range and, if any is not, 0: a sample out of range counts as 0, as
-    in the mean. Nothing else keeps a bin from being negative. With ``mode="onnx_max"`` it is ONNX's
-    maximum [3]_, which does not add up the four neighbours of a sample:
+    With ``mode="max"`` a bin is its largest sample (MMCV's maximum [2]_, and what papers call "the maximum
+    of the samples"). A sample out of range counts as 0, as in the mean; a bin whose samples are all in range
+    may be negative. With ``mode="onnx_max"`` it is ONNX's maximum [3]_, which does not sum the four
+    neighbours of a sample:
 
     .. math:: \max_{\text{samples}} \max(w_1 v_1, w_2 v_2, w_3 v_3, w_4 v_4)
 
-    as onnxruntime computes it, where a neighbour of weight 0 and a sample out of range count as 0. In both, a
-    bin with a NaN among its samples (or weighted neighbours) is NaN, but a neighbour of weight 0 counts as
-    0 whatever it is. Of the samples of a bin between the same pixels, the first and the last on each axis are
-    looked at: interpolation is linear between pixels, so that no other can be larger but by rounding.
+    as onnxruntime computes it, where a neighbour of weight 0 and a sample out of range count as 0. In both
+    modes, a bin with a NaN among its samples (or weighted neighbours) is NaN, but a neighbour of weight 0
+    always counts as 0. Of the samples of a bin between the same pixels, only the first and the last on each
+    axis are examined: interpolation is linear between pixels, so no other can be larger except by rounding.
 
     The result of a map of float16 or bfloat16 (that of the package ml_dtypes) is what float32 gives, rounded
-    once, to nearest; that of uint8 is of float32, since a mean of bytes is none. The mean converts such maps
-    in registers, as it reads them; for a maximum they are copied as float32.
+    once, to nearest; that of uint8 or int8 is of float32, since a mean of bytes is none. The mean converts
+    such maps in registers, as it reads them; for a maximum they are copied as float32.
 
-    The rules and defaults are torchvision's. What other libraries compute by default, or when asked to:
+    The rules and defaults are torchvision's. Other libraries, by default or when asked to:
 
     - detectron2 (ROIAlignV2), MMCV, PaddlePaddle: ``aligned=True``.
     - ONNX, onnxruntime: a ``coordinate_transformation_mode`` of "half_pixel", the default since opset 16, is
       ``aligned=True``; "output_half_pixel", and any RoiAlign of an older opset, is ``aligned=False``. Its
       ``sampling_ratio`` means the same, 0 being adaptive, and its mode "max" is ``mode="onnx_max"``. The
-      ReferenceEvaluator of the package onnx takes half a pixel off in any opset.
-    - OpenVINO: "asymmetric" is ``aligned=False`` and "half_pixel_for_nn" ``aligned=True``. "half_pixel" takes
-      the half pixel off before and after scaling: ``aligned=True`` with 0.5 added to every coordinate.
+      ReferenceEvaluator of the package onnx subtracts half a pixel in any opset.
+    - OpenVINO: "asymmetric" is ``aligned=False`` and "half_pixel_for_nn" ``aligned=True``. "half_pixel" is
+      ``aligned=True`` with 0.5 added to every coordinate.
     - Maxima: MMCV's starts at -10000 and OpenVINO's at 0, which hides smaller values; here none is hidden.
       ``np.maximum(output, 0)`` is OpenVINO's.
-    - An aligned box without area that has no samples is NaN in OpenVINO and PaddlePaddle, and 0 here.
-    - TensorFlow's ``crop_and_resize`` is no RoIAlign: it takes one sample a bin, from corner to corner.
+    - An aligned box without area, which has no samples, is NaN in OpenVINO and PaddlePaddle, and 0 here.
+    - TensorFlow's ``crop_and_resize`` is not RoIAlign: it takes one sample per bin, from corner to corner.
 
-    Results have the same bits for every number of threads and every SIMD level, and do not
+    Results have the same bits for any number of threads and any SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
     the map. A NaN or infinity reaches only the bins that sample one of its neighbours.
 
@@ -146,7 +147,7 @@ def roi_align(
     array([[[[ 6.,  7.],
              [11., 12.]]]], dtype=float32)
 
-    The largest of four samples a bin instead of their mean:
+    The largest of four samples per bin instead of their mean:
 
     >>> cyroialign.roi_align(image, boxes, 2, sampling_ratio=2, aligned=True, mode="max")
     array([[[[ 7.5,  8.5],
@@ -182,38 +183,38 @@ def roi_align_backward(
     out: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    """Return the gradient of `roi_align` to its feature map.
+    """Return the gradient of `roi_align` with respect to its feature map.
 
     Parameters
     ----------
     grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
-        Gradient to the result of `roi_align`; (K, height, width, C) with ``layout="NHWC"``.
+        Gradient with respect to the result of `roi_align`; (K, height, width, C) with ``layout="NHWC"``.
     boxes, spatial_scale, sampling_ratio, aligned, batch_indices
         As given to `roi_align`.
     input_shape : sequence of 4 ints
         The shape of the feature map, in the order of `layout`.
     mode : {"avg", "max", "onnx_max"}, optional
         As given to `roi_align`.
-    input : array of shape `input_shape` and the dtype of `grad_output`, or uint8 where that is float32
+    input : array of shape `input_shape` and the dtype of `grad_output`, or of a type that has such a gradient
         The feature map. The gradient of the mean does not depend on it, and it may be left out; that of a
         maximum does. Memory in another order than that of `grad_output` costs one copy.
     layout, num_threads : optional
         As in `roi_align`.
     out : ndarray, optional
-        Array of shape `input_shape` to fill and return, as in `roi_align`; what it held is lost.
+        Array of shape `input_shape` to fill and return, as in `roi_align`; it is overwritten.
 
     Returns
     -------
     ndarray of shape `input_shape`
-        Of the dtype and memory order of `grad_output`.
+        With the dtype and memory order of `grad_output`.
 
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype, or `input` is missing with a maximum.
+        If an argument has a wrong type or dtype, or `input` is missing with a maximum.
     ValueError
-        Where a shape or value is wrong, as in `roi_align`, or where `grad_output`, `boxes` and
-        `input_shape` do not fit each other. `out` is untouched then.
+        If a shape or value is wrong, as in `roi_align`, or if `grad_output`, `boxes` and
+        `input_shape` do not match. In that case `out` is unchanged.
 
     Notes
     -----
@@ -222,13 +223,13 @@ def roi_align_backward(
 
     With ``mode="max"`` the gradient of a bin goes to the four neighbours of its largest sample, each times
     its weight; with ``"onnx_max"`` to the neighbour whose product is the largest, times its weight. On a tie
-    the first wins: of samples row by row, of neighbours column by column. If that is a sample out of range,
-    or a bin has no samples, the gradient goes nowhere; of a NaN it goes to the first NaN. The winners
-    are found again from `input`.
+    the first wins: samples are ordered row by row, neighbours column by column. If the winner is a sample out
+    of range, or a bin has no samples, the gradient is dropped; if a bin is NaN, it goes to the first NaN.
+    The winners are found again from `input`.
 
-    The sums of a gradient of float16 or bfloat16 are kept in float32, and rounded once in the end. They run
-    in an order that depends on the boxes alone, without atomic operations, so that the result has the same
-    bits for every number of threads and every SIMD level.
+    The sums of a gradient of float16 or bfloat16 are kept in float32, and rounded once at the end. They run
+    in an order that depends only on the boxes, without atomic operations, so the result has the same
+    bits for any number of threads and any SIMD level.
 
     Examples
     --------
@@ -260,7 +261,7 @@ def roi_align_backward(
 
 
 class RoIAlign(Settings):
-    """`roi_align` and its gradient with settings that stay.
+    """`roi_align` and its gradient, with fixed settings.
 
     Parameters
     ----------

@@ -24,13 +24,13 @@ def roi_align_boxes_backward(
     layout: str = "NCHW",
     num_threads: int | None = None,
 ) -> np.ndarray:
-    r"""Return the gradient of `roi_align` to the coordinates of its boxes.
+    r"""Return the gradient of `roi_align` with respect to the coordinates of its boxes.
 
     Parameters
     ----------
-    grad_output : (K, C, height, width) array of the dtype of `input`, float32 for uint8
+    grad_output : (K, C, height, width) array of the dtype of `input`, float32 for uint8 and int8
         Gradient to the result of `roi_align`; (K, height, width, C) with ``layout="NHWC"``.
-    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         The feature maps that `roi_align` was given; (N, H, W, C) with ``layout="NHWC"``.
     boxes, spatial_scale, sampling_ratio, aligned, batch_indices, layout, num_threads
         As given to `roi_align`.
@@ -38,21 +38,21 @@ def roi_align_boxes_backward(
     Returns
     -------
     (K, 4) ndarray
-        Gradients to (x1, y1, x2, y2) of each box, per unit of the boxes; the rows of a sequence of arrays
-        follow one another. float32 where positions are computed in float32, which is where `input` and
+        Gradients with respect to (x1, y1, x2, y2) of each box, per unit of the boxes; the rows of a sequence
+        of arrays are concatenated. float32 if positions are computed in float32, that is, if `input` and
         `boxes` are both float32 or narrower, else float64.
 
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong, as in `roi_align`, or where `grad_output`, `boxes` and `input` do
-        not fit each other.
+        If a shape or value is wrong, as in `roi_align`, or if `grad_output`, `boxes` and `input` do
+        not match.
 
     See Also
     --------
-    roi_align_backward : the gradient to the feature map.
+    roi_align_backward : the gradient with respect to the feature map.
 
     Notes
     -----
@@ -65,9 +65,10 @@ def roi_align_boxes_backward(
     .. math:: \frac{\partial}{\partial x_1} = spatial\_scale \cdot (1 - u) \cdot (f(i + 1) - f(i)) / g,
         \qquad \frac{\partial}{\partial x_2} = spatial\_scale \cdot u \cdot (f(i + 1) - f(i)) / g
 
-    where ``f`` are the pixels to both sides of it, interpolated along y. The same holds for y. Detectors that
-    treat their boxes as constants do without this gradient; Precise RoI Pooling was made to have one [1]_.
-    Where RoIAlign itself has none:
+    where ``f`` are the pixels on either side of it, interpolated along y. The same holds for y. Detectors
+    that treat their boxes as constants do not need this gradient; Precise RoI Pooling was designed to have
+    one [1]_.
+    Where RoIAlign is not differentiable, these rules apply:
 
     - Adaptive sampling (``sampling_ratio <= 0``) counts samples by ``ceil``: the count is taken as constant.
     - A sample outside the map, or clamped to its rim (``x < 0`` or ``x >= W - 1``), has derivative 0.
@@ -75,11 +76,11 @@ def roi_align_boxes_backward(
     - With ``aligned=False`` a RoI narrower than a pixel is one pixel wide wherever its end lies: ``x1`` moves
       all of it, and ``x2`` has gradient 0.
 
-    Rows and channels are summed in float64, in an order that the box alone decides: results have the same
-    bits for every number of threads, every SIMD level and either layout, whichever other boxes are in the
+    Rows and channels are summed in float64, in an order that depends only on the box: results have the same
+    bits for any number of threads, any SIMD level and either layout, regardless of the other boxes in the
     call. Time and memory do not grow with how far a box reaches outside the map. A NaN or infinity of the map
     reaches only the boxes that sample one of its neighbours. Maps of float16, bfloat16 (that of the package
-    ml_dtypes) and uint8 are copied as float32.
+    ml_dtypes), uint8 and int8 are copied as float32.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""RoIPool: regions of interest, quantised to whole pixels, of which each bin takes the largest."""
+"""RoIPool: regions of interest, rounded to whole pixels; each bin takes its largest pixel."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,73 +25,74 @@ def roi_pool(
     out: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    r"""Pool each box of a feature map into a grid of bins by taking the largest pixel of each.
+    r"""Pool each box of a feature map into a grid of bins by taking the largest pixel of each bin.
 
     Parameters
     ----------
-    input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
+    input : (N, C, H, W) array of float32, float64, float16, bfloat16, uint8 or int8
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
         in place, so a transposed view costs nothing; other strides cost one copy.
     boxes : (K, 5) array, or sequence of N arrays (L_i, 4), or (K, 4) array with `batch_indices`
-        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in
-        pixels of the space that `spatial_scale` maps onto the feature map: most often the image that
-        the network was given. Any float dtype or integers. Boxes may lie partly or wholly outside.
+        Rows of (batch_index, x1, y1, x2, y2), or for each image rows of (x1, y1, x2, y2), in pixels of
+        the space that `spatial_scale` maps onto the feature map, usually the image that the network was
+        given. Any float or integer dtype. Boxes may lie partly or entirely outside the map.
     output_size : int or (int, int)
-        Bins: (height, width) of the result.
+        Number of bins: (height, width) of the result.
     spatial_scale : float or (float, float), optional
-        Feature pixels for one unit of the boxes, such as 1/16 for a map of stride 16; or two of them, (y, x).
+        Feature pixels per unit of the boxes, such as 1/16 for a map of stride 16; or a pair (y, x).
     batch_indices : (K,) array of int, optional
         The image of each box, when `boxes` is (K, 4).
     layout : {"NCHW", "NHWC"}, optional
         The order of the axes of `input`, of the result and of `out`.
     out : ndarray, optional
-        Array of the result's shape and dtype to fill and return; C-contiguous or in the memory order
-        of `input`, writeable, and sharing no memory with the inputs.
+        Array to fill and return, with the result's shape and dtype. It must be writeable, C-contiguous or
+        in the memory order of `input`, and share no memory with the inputs.
     num_threads : int, optional
-        Threads for this call; by default those of `get_num_threads`.
+        Threads for this call; by default those of `get_num_threads`, or fewer where others need
+        the cores.
 
     Returns
     -------
     (K, C, height, width) ndarray
-        Of the dtype of `input`, but float32 for uint8, and of its memory order; (K, height, width, C) with
-        ``layout="NHWC"``.
+        Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
+        C) with ``layout="NHWC"``.
 
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong: a box that is not finite, an image that does not exist, a
-        map without pixels. The message names the first bad box. `out` is untouched then.
+        If a shape or value is wrong: a box that is not finite, an image that does not exist, a
+        map without pixels. The message names the first bad box. In that case `out` is unchanged.
 
     See Also
     --------
-    roi_pool_backward : the gradient to the feature map.
-    roi_align : the same without rounding, which is what most detectors want since Mask R-CNN.
-    RoIPool : the same as an object that keeps the settings.
+    roi_pool_backward : the gradient with respect to the feature map.
+    roi_align : the same without rounding, as most detectors use since Mask R-CNN.
+    RoIPool : the same, as an object that keeps the settings.
 
     Notes
     -----
-    The rule is torchvision's, which is that of Fast R-CNN [1]_. The edges of a box are rounded to whole
+    The rule is that of torchvision and of Fast R-CNN [1]_. The edges of a box are rounded to whole
     pixels, halves away from zero, and the pixel of the far edge belongs to the box:
 
     .. math:: start_w = round(x_1 \cdot scale), \qquad roi_w = \max(round(x_2 \cdot scale) - start_w + 1, 1)
 
-    With ``bin_w = roi_w / width``, bin ``p`` is the pixels from ``start_w + floor(p * bin_w)`` up to, but
-    without, ``start_w + ceil((p + 1) * bin_w)``, as far as they lie on the map: neighbouring bins may share
+    With ``bin_w = roi_w / width``, bin ``p`` covers the pixels from ``start_w + floor(p * bin_w)`` up to, but
+    not including, ``start_w + ceil((p + 1) * bin_w)``, clipped to the map: neighbouring bins may share
     a pixel. A bin without pixels is 0. All of this is computed in float32 if `input` and `boxes` are both
     float32 or narrower, else in float64.
 
-    A NaN is never the largest, as in torchvision. A bin that holds nothing but NaN and -inf is -inf, where
-    torchvision has its least float32 number, -3.4e38. To see a NaN instead, look for it in the input.
+    A NaN is never the largest, as in torchvision. A bin that holds only NaN and -inf is -inf, whereas
+    torchvision returns the lowest float32 number, -3.4e38. To find NaNs, check the input.
 
-    ONNX ``MaxRoiPool`` has the same rule. Where the far edge of a box is the first pixel outside of it, give
+    ONNX ``MaxRoiPool`` has the same rule. If the far edge of your boxes is the first pixel outside, pass
     ``x2 - 1 / spatial_scale`` and ``y2 - 1 / spatial_scale``.
 
-    The result of a map of float16, bfloat16 (that of the package ml_dtypes) or uint8 is what float32 gives,
-    rounded once to the dtype of the result. Such a map is copied as float32.
+    The result of a map of float16, bfloat16 (that of the package ml_dtypes), uint8 or int8 is what float32
+    gives, rounded once to the dtype of the result. Such a map is copied as float32.
 
-    Results have the same bits for every number of threads and every SIMD level, and do not
+    Results have the same bits for any number of threads and any SIMD level, and do not
     depend on the other boxes of the call. Time and memory do not grow with how far a box reaches outside
     the map.
 
@@ -134,20 +135,20 @@ def roi_pool_backward(
     out: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    """Return the gradient of `roi_pool` to its feature map: each bin's goes to the pixel that won it.
+    """Return the gradient of `roi_pool` with respect to its feature map, which goes to each bin's winner.
 
     Parameters
     ----------
     grad_output : (K, C, height, width) array of float32, float64, float16 or bfloat16
         Gradient to the result of `roi_pool`; (K, height, width, C) with ``layout="NHWC"``.
-    input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 where that is float32
-        The feature map that was pooled: the winners are looked for in it again.
+    input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 or int8 where that is float32
+        The feature map that was pooled: the winner of each bin, its largest pixel, is found again from it.
     boxes, output_size, spatial_scale, batch_indices
         As given to `roi_pool`.
     layout, num_threads : optional
         As in `roi_pool`.
     out : ndarray, optional
-        Array of the shape of `input` to fill and return, as in `roi_pool`; what it held is lost.
+        Array of the shape of `input` to fill and return, as in `roi_pool`; it is overwritten.
 
     Returns
     -------
@@ -157,17 +158,17 @@ def roi_pool_backward(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or value is wrong, as in `roi_pool`, or where `grad_output`, `input`, `boxes` and
-        `output_size` do not fit each other. `out` is untouched then.
+        If a shape or value is wrong, as in `roi_pool`, or if `grad_output`, `input`, `boxes` and
+        `output_size` do not match. In that case `out` is unchanged.
 
     Notes
     -----
-    Of several largest pixels of a bin the first wins, row by row, as in torchvision. The gradient of a bin
-    without a winner (no pixels, or nothing but NaN and -inf) goes nowhere. The sums run in an order that
-    depends on the boxes alone, without atomic operations, so that the result has the same bits for every
-    number of threads and every SIMD level.
+    If several pixels of a bin are largest, the first wins, row by row, as in torchvision. The gradient of a
+    bin without a winner (no pixels, or only NaN and -inf) is dropped. The sums run in an order that
+    depends only on the boxes, without atomic operations, so the result has the same bits for any
+    number of threads and any SIMD level.
 
     Examples
     --------
@@ -189,7 +190,7 @@ def roi_pool_backward(
         shape,
         spatial_scale,
         input=input,
-        output_size=output_size,
+        output_size=validation.output_size(output_size),
         batch_indices=batch_indices,
         layout=layout,
         out=out,
@@ -198,7 +199,7 @@ def roi_pool_backward(
 
 
 class RoIPool(Settings):
-    """`roi_pool` and its gradient with settings that stay.
+    """`roi_pool` and its gradient, with fixed settings.
 
     Parameters
     ----------

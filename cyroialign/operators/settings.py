@@ -2,7 +2,7 @@
 
 
 class Settings:
-    """Shows its attributes, which are the arguments that it was made of."""
+    """Shows its attributes, which are the arguments that it was made from."""
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())

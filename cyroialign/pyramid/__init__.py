@@ -1,1 +1,1 @@
-"""Feature pyramids: pooling from all levels at once, and what it is fed with."""
+"""Feature pyramids: pooling from all levels at once, and the stages before it."""

@@ -13,11 +13,10 @@ class AnchorGenerator:
 
     Parameters
     ----------
-    sizes : sequence of sequences of float, one a level
-        Sides in pixels of the square that an anchor has the area of. A flat sequence gives each of
-        its sizes a level of its own.
-    aspect_ratios : sequence of sequences of float, one a level
-        Height divided by width. A flat sequence serves every level.
+    sizes : sequence of sequences of float, one per level
+        Side in pixels of a square with the same area as the anchor. A flat sequence has one size per level.
+    aspect_ratios : sequence of sequences of float, one per level
+        Height divided by width. A flat sequence applies to every level.
 
     Attributes
     ----------
@@ -27,14 +26,14 @@ class AnchorGenerator:
     Raises
     ------
     TypeError, ValueError
-        Where a size or ratio is not a finite number above 0, or the two differ in levels.
+        If a size or ratio is not a finite number above 0, or the two differ in number of levels.
 
     Notes
     -----
     An anchor of size s and aspect ratio r is ``s * sqrt(r)`` high and ``s / sqrt(r)`` wide, computed in
     float32; halves round to even. This and the order of the anchors are torchvision's. detectron2 does not
-    round, goes through the aspect ratios of each size, and is told how far apart cells are; for its anchors,
-    set `cell_anchors` to arrays of your own.
+    round, orders anchors by size first, and is told how far apart cells are; for its anchors,
+    set `cell_anchors` to your own arrays.
 
     Examples
     --------
@@ -78,8 +77,7 @@ class AnchorGenerator:
         Raises
         ------
         TypeError, ValueError
-            Where a size is not (height, width) of whole numbers from 1 up, or the number of grids is not that
-            of the levels.
+            If a size is not (height, width) of whole numbers from 1 up, or there is not one grid per level.
         """
         height, width = pyramids.height_and_width(image_size, "image_size")
         grids = pyramids.list_of_sizes(grid_sizes, "grid_sizes", len(self.cell_anchors))

@@ -1,4 +1,4 @@
-"""Feature pyramid network: the maps that regions are pooled from, computed from those of a backbone."""
+"""Feature pyramid network: the maps that regions are pooled from, computed from a backbone's maps."""
 
 import itertools
 import math
@@ -31,12 +31,12 @@ class FeaturePyramidNetwork:
         "maxpool" adds a level "pool": every second row and column of the coarsest map (torchvision's
         ``LastLevelMaxPool``).
     seed : int or numpy.random.Generator, optional
-        What the fresh weights are drawn with, as in `numpy.random.default_rng`.
+        Seed or generator for the initial weights, as in `numpy.random.default_rng`.
 
     Raises
     ------
     TypeError, ValueError
-        Where an argument is wrong.
+        If an argument is wrong.
 
     Notes
     -----
@@ -47,15 +47,15 @@ class FeaturePyramidNetwork:
         y_l = \mathrm{conv}_{3 \times 3}(m_l)
 
     where the coarsest level has nothing to add, `nearest` enlarges to the size of level :math:`l`, and the
-    second convolution is padded with a ring of zeros. A fresh network has biases of zero and weights
-    uniform in :math:`\pm\sqrt{3 / n}`, for n weights an output channel, as torchvision has them.
+    second convolution is padded with a ring of zeros. A new network has biases of zero and weights
+    uniform in :math:`\pm\sqrt{3 / n}`, for n weights per output channel, as in torchvision.
 
-    The rules are torchvision's. Those of detectron2's FPN (``fuse_type="sum"``, no norm) are the same where
-    each map is half as high and wide as the one before; for its weights, rename ``fpn_lateral2`` and
+    The rules are torchvision's. detectron2's FPN (``fuse_type="sum"``, no norm) has the same rules if
+    each map is half as high and wide as the one before; to use its weights, rename ``fpn_lateral2`` and
     ``fpn_output2`` to ``inner_blocks.0.0`` and ``layer_blocks.0.0``, and so on.
 
-    Maps are (N, C, H, W) only. The products are those of NumPy's BLAS: its settings decide about threads,
-    and its last bits differ from machine to machine. Beside the maps themselves a call needs scratch for
+    Maps are (N, C, H, W) only. The products are computed by NumPy's BLAS: its settings control the threads,
+    and the last bits differ from machine to machine. Besides the maps themselves, a call needs scratch for
     some rows of one image.
 
     References
@@ -97,20 +97,20 @@ class FeaturePyramidNetwork:
             All of ``inner_blocks.L.0.weight`` (out_channels, in_channels_list[L], 1, 1),
             ``layer_blocks.L.0.weight`` (out_channels, out_channels, 3, 3) and a ``bias``
             (out_channels,) beside each, and nothing else: the ``state_dict()`` of torchvision's
-            FeaturePyramidNetwork, or as it was spelled before its version 0.14, without the ``.0``. The
+            FeaturePyramidNetwork, or the keys used before torchvision 0.14, without the ``.0``. The
             arrays are copied.
 
         Raises
         ------
         TypeError
-            Where `state` is no mapping or path, or an array has a wrong dtype.
+            If `state` is neither a mapping nor a path, or an array has a wrong dtype.
         ValueError
-            Where a key is unknown, missing or given in both spellings, or a shape is wrong. The key is
-            named, and the network stays as it was.
+            If a key is unknown, missing or given in both spellings, or a shape is wrong. The message names
+            the key, and the network is unchanged.
 
         Examples
         --------
-        Of a whole detector, keep the part that is the pyramid's::
+        From the state of a whole detector, keep the keys of the pyramid::
 
             prefix = "backbone.fpn."
             keys = [key for key in state if key.startswith(prefix)]
@@ -145,15 +145,15 @@ class FeaturePyramidNetwork:
         Raises
         ------
         TypeError
-            Where `x` is no mapping, or a map is no array or not of the one dtype.
+            If `x` is not a mapping, or a map is not an array or differs in dtype.
         ValueError
-            Where the number of maps, their channels or their numbers of images are wrong, one has no
-            pixels, or one is named "pool" as the extra level is.
+            If the number of maps, of their channels or of their images is wrong, a map has no pixels, or a
+            map is named "pool" like the extra level.
         """
         maps = pyramids.pyramid(x, self.in_channels_list, "pool" if self.extra_blocks else None)
         results: dict[str, np.ndarray] = {}
         coarser = None
-        with np.errstate(all="ignore"):  # infinities and NaNs go where they go
+        with np.errstate(all="ignore"):  # infinities and NaNs propagate
             for level, (name, features) in reversed(list(enumerate(maps.items()))):
                 inner = _convolve_1x1(features, *self._block("inner_blocks", level, features.dtype))
                 if coarser is not None:

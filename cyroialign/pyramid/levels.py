@@ -28,9 +28,8 @@ def assign_levels(
     Parameters
     ----------
     boxes : (K, 4) or (K, 5) array, or sequence of arrays (L_i, 4)
-        Rows of (x1, y1, x2, y2), with or without a batch_index before them, which is not looked at; or such
-        rows for each image, all K of them in that order. In pixels of the image, of any float dtype or
-        integers.
+        Rows of (x1, y1, x2, y2), with or without a leading batch_index, which is ignored; or such
+        rows for each image, K in all, in that order. In pixels of the image, of any float or integer dtype.
     min_level, max_level : int
         The finest and the coarsest level there are; a map of level k has stride 2**k.
     canonical_scale : float, optional
@@ -46,9 +45,9 @@ def assign_levels(
     Raises
     ------
     TypeError
-        Where an argument has a wrong type or dtype.
+        If an argument has a wrong type or dtype.
     ValueError
-        Where a shape or a level is wrong, or a coordinate is NaN or infinite: the first such row is named.
+        If a shape or a level is wrong, or a coordinate is NaN or infinite: the first such row is named.
 
     Notes
     -----
@@ -56,13 +55,13 @@ def assign_levels(
 
     .. math:: k = \lfloor k_0 + \log_2(\sqrt{\mathrm{width} \cdot \mathrm{height}} / s_0) + 10^{-6} \rfloor
 
-    clamped to the levels there are. As in torchvision, the steps are rounded to float64 for boxes of float64
+    clamped to the existing levels. As in torchvision, the steps are rounded to float64 for boxes of float64
     (or longdouble), else to float32. A box whose area is zero or negative (inverted on one axis) belongs to
     the finest level; one that is inverted on both axes has the level of its mirror image.
 
-    The small number keeps a box of exactly a level's size there in spite of rounding. Added to the logarithm
-    it is torchvision's; detectron2 adds 1e-8, and MMDetection 1e-6, to the quotient. So a box within a few
-    millionths of a limit may have another level there, and all others have the same. MMDetection's
+    The small term keeps a box of exactly a level's size at that level in spite of rounding. torchvision adds
+    it to the logarithm; detectron2 adds 1e-8, and MMDetection 1e-6, to the quotient. So a box within a few
+    millionths of a limit may have another level there; all others have the same. MMDetection's
     ``finest_scale=56`` is ``canonical_scale=56, canonical_level=min_level``.
 
     References
@@ -113,14 +112,14 @@ def infer_scales(feature_sizes: Sequence[Any], image_shapes: Sequence[Any]) -> l
     Raises
     ------
     TypeError, ValueError
-        Where a size is not (height, width) of whole numbers from 1 up, or there are none.
+        If a size is not (height, width) of whole numbers from 1 up, or there are none.
 
     Notes
     -----
-    The tallest image and the widest make the axes of the images; where these are as long as each other,
-    heights are compared. torchvision compares heights alone, so that the padding of a low, wide image makes
-    its scales twice too large or more: 14 x 100 pixels, padded to 32 x 128, have a map of 8 x 32 pixels, of
-    scale 1/2 there and 1/4 here.
+    The height is that of the tallest image and the width that of the widest; if these are equal,
+    heights are compared. torchvision compares only heights, so the padding of a low, wide image makes
+    its scales too large by a factor of two or more: 14 x 100 pixels, padded to 32 x 128, have a map of
+    8 x 32 pixels, of scale 1/2 there and 1/4 here.
 
     Examples
     --------
@@ -141,7 +140,7 @@ def infer_scales(feature_sizes: Sequence[Any], image_shapes: Sequence[Any]) -> l
 def level_range(scales: Sequence[float | tuple[float, float]]) -> tuple[int, int]:
     """Tell (min_level, max_level) of maps with the given scales, or pairs (y, x) of them, finest first.
 
-    No more levels than maps: of maps that skip a level, the last takes what is too large for the others.
+    There are no more levels than maps: if maps skip a level, the last takes what is too large for the others.
     """
     ends = (scales[0], scales[-1])
     means = (math.sqrt(math.prod(one)) if isinstance(one, tuple) else one for one in ends)

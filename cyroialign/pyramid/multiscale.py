@@ -22,25 +22,25 @@ class MultiScaleRoIAlign(Settings):
     Parameters
     ----------
     featmap_names : str or sequence of str
-        Names of the maps to pool from, from the finest to the coarsest. Other maps are not looked at.
+        Names of the maps to pool from, from the finest to the coarsest. Other maps are ignored.
     output_size, sampling_ratio, aligned, mode, layout, num_threads
         As in `roi_align`. torchvision's class has no `aligned`: it is False there.
     spatial_scales : sequence of float or (float, float), optional
-        Feature pixels for one pixel of the image, or (y, x) of them, for each map; by default those that
-        `infer_scales` finds.
+        Feature pixels per pixel of the image, or a pair (y, x), for each map; by default as found by
+        `infer_scales`.
     canonical_scale, canonical_level : optional
         As in `assign_levels`.
 
     Raises
     ------
     TypeError
-        Where a setting has a wrong type.
+        If a setting has a wrong type.
     ValueError
-        Where a setting has a wrong value.
+        If a setting has a wrong value.
 
     See Also
     --------
-    assign_levels : the rule that says from which map a box is pooled.
+    assign_levels : the rule that decides which map a box is pooled from.
     roi_align : the same from one map.
 
     Notes
@@ -49,12 +49,12 @@ class MultiScaleRoIAlign(Settings):
     differs for low, wide images. Boxes of all levels are pooled in one pass, straight to their place in
     the result: each has the same bits as from `roi_align` on the map of its level. As there, bits do not
     depend on the number of threads or the SIMD level. The gradients have the bits of `roi_align_backward`,
-    level by level, unless there are so many boxes that they are carried out in several portions.
+    level by level, unless there are so many boxes that they are processed in several chunks.
 
-    The defaults are torchvision's class, which leaves out silently what `featmap_names` has and `x` has not;
-    here that is an error. detectron2's ROIPooler with "ROIAlignV2" is ``aligned=True``; its scales are given,
-    as `spatial_scales` are, and `assign_levels` says how its rule of levels differs. Where levels have
-    another rule, call `roi_align` level by level.
+    The defaults are those of torchvision's class, which silently skips names in `featmap_names` that `x`
+    lacks; here that is an error. detectron2's ROIPooler with "ROIAlignV2" is ``aligned=True``; it takes
+    scales, like `spatial_scales`, and `assign_levels` says how its rule of levels differs. For a different
+    rule, call `roi_align` level by level.
 
     References
     ----------
@@ -117,9 +117,9 @@ class MultiScaleRoIAlign(Settings):
         Parameters
         ----------
         x : mapping of str to (N, C, H_l, W_l) array
-            The maps, all of one dtype of those that `roi_align` takes; (N, H_l, W_l, C) with
-            ``layout="NHWC"``. Memory in the order of either layout is read in place, if it is that of the
-            first map.
+            The maps, all of the same dtype, one that `roi_align` takes; (N, H_l, W_l, C) with
+            ``layout="NHWC"``. Memory in the order of either layout is read in place, if the first map has
+            the same order.
         boxes : list or tuple of N arrays (L_i, 4)
             For each image rows of (x1, y1, x2, y2), in pixels of the image.
         image_shapes : sequence of N (int, int)
@@ -128,15 +128,15 @@ class MultiScaleRoIAlign(Settings):
         Returns
         -------
         (K, C, height, width) ndarray
-            All boxes, image after image, of the dtype of the maps, but float32 for uint8, and the memory
-            order of the first; (K, height, width, C) with ``layout="NHWC"``.
+            All boxes, image after image, of the dtype of the maps, but float32 for uint8 and int8, and the
+            memory order of the first; (K, height, width, C) with ``layout="NHWC"``.
 
         Raises
         ------
         TypeError
-            Where an argument has a wrong type, or the maps differ in dtype.
+            If an argument has a wrong type, or the maps differ in dtype.
         ValueError
-            Where x lacks a map, shapes do not fit each other, or a box is not finite: the first is named.
+            If x lacks a map, shapes do not match, or a box is not finite: the first one is named.
         """
         pyramid = self._read(x, boxes, image_shapes)
         first, channels_last = memory_order.in_kernel_order(pyramid.maps[0], self.layout)
@@ -160,26 +160,27 @@ class MultiScaleRoIAlign(Settings):
         boxes: "Sequence[ArrayLike]",
         image_shapes: Sequence[Any],
     ) -> dict[str, np.ndarray]:
-        """Return the gradients to the maps: the transpose of the call, applied to `grad_output`.
+        """Return the gradients with respect to the maps: the transpose of the call, applied to `grad_output`.
 
         Parameters
         ----------
         grad_output : (K, C, height, width) array
-            Gradient to the result and of its dtype; (K, height, width, C) with ``layout="NHWC"``.
+            Gradient with respect to the result, of the same dtype; (K, height, width, C) with
+            ``layout="NHWC"``.
         x, boxes, image_shapes
-            As in the call. In mode "avg" shape and dtype of the maps count alone; a maximum is found again
-            in their numbers.
+            As in the call. In mode "avg" only the shape and dtype of the maps matter; a maximum is found
+            again from their values.
 
         Returns
         -------
         dict of str to ndarray
-            For each of `featmap_names` the gradient, of the shape of the map and the dtype and memory order
-            of `grad_output`; zeros where no box was pooled from.
+            For each of `featmap_names` the gradient, with the shape of the map and the dtype and memory
+            order of `grad_output`; zeros if no box was pooled from that map.
 
         Raises
         ------
         TypeError, ValueError
-            As the call does, and where `grad_output` does not fit boxes and maps.
+            As for the call, and if `grad_output` does not match boxes and maps.
         """
         pyramid = self._read(x, boxes, image_shapes)
         array = validation.gradient(grad_output)
@@ -201,7 +202,7 @@ class MultiScaleRoIAlign(Settings):
         return dict(zip(self.featmap_names, gradients, strict=True))
 
     def _read(self, x: Any, boxes: Any, image_shapes: Any) -> "_Pyramid":
-        """What both directions check alike."""
+        """Check what both directions need."""
         names = self.featmap_names
         maps = pyramids.maps_of_levels(x, names)
         sizes = [memory_order.sizes(array.shape, self.layout == "NHWC") for array in maps]

@@ -17,12 +17,12 @@ from cyroialign.arguments import validation
 from cyroialign.arguments.validation import _kind
 
 
-def feature_maps(maps: Sequence[Any], names: Sequence[str]) -> None:
-    """Check that maps are tensors with 4 axes."""
+def feature_maps(maps: Sequence[Any], names: Sequence[str], axes: int = 4) -> None:
+    """Check that maps are tensors with 4 axes, or volumes with 5."""
     for one, name in zip(maps, names, strict=True):
         _tensor(one, name)
-        if one.ndim != 4:
-            raise ValueError(f"{name} must have 4 axes, got shape {tuple(one.shape)}")
+        if one.ndim != axes:
+            raise ValueError(f"{name} must have {axes} axes, got shape {tuple(one.shape)}")
 
 
 def rows(boxes: Any, maps: Sequence[Tensor], numbers: tuple[str, ...] = validation.CORNERS) -> Tensor:
@@ -51,6 +51,18 @@ def rows(boxes: Any, maps: Sequence[Tensor], numbers: tuple[str, ...] = validati
     return torch.cat([_of_image(one, image, exact) for image, one in enumerate(given)])
 
 
+def corners(boxes: Any, masks: Tensor) -> Tensor:
+    """Check boxes, a row for each mask, and that they are where the masks are."""
+    _tensor(boxes, "boxes")
+    _same_place([masks, boxes])
+    return boxes
+
+
+def image_shape(value: Any) -> list[int]:
+    """Height and width of images."""
+    return list(value) if torch.compiler.is_compiling() else list(validation.image_shape(value))
+
+
 def bins(output_size: Any) -> list[int]:
     """Height and width of the result."""
     if torch.compiler.is_compiling():
@@ -58,15 +70,29 @@ def bins(output_size: Any) -> list[int]:
     return list(validation.output_size(output_size))
 
 
-def scales(spatial_scale: Any, name: str = "spatial_scale") -> tuple[float, float]:
-    """(y, x) of a number for both axes, or of one for each."""
-    both = isinstance(spatial_scale, Sequence | np.ndarray) and not isinstance(spatial_scale, str | bytes)
-    if both and len(spatial_scale) != 2:
-        raise ValueError(f"{name} must be a number or two, (y, x), got {_kind(spatial_scale)}")
-    y, x = spatial_scale if both else (spatial_scale, spatial_scale)
+def volume_bins(output_size: Any) -> list[int]:
+    """Depth, height and width of the result."""
     if torch.compiler.is_compiling():
-        return y, x
-    return _number(y, name), _number(x, name)
+        return list(output_size) if isinstance(output_size, Sequence) else [output_size] * 3
+    return list(validation.volume_output_size(output_size))
+
+
+def scales(spatial_scale: Any, name: str = "spatial_scale") -> list[float]:
+    """(y, x) of a number for both axes, or of one for each."""
+    return _of_axes(spatial_scale, name, "two, (y, x)", 2)
+
+
+def volume_scales(spatial_scale: Any) -> list[float]:
+    """(z, y, x) of a number for all axes, or of one for each."""
+    return _of_axes(spatial_scale, "spatial_scale", "three, (z, y, x)", 3)
+
+
+def _of_axes(spatial_scale: Any, name: str, several: str, axes: int) -> list[float]:
+    each = isinstance(spatial_scale, Sequence | np.ndarray) and not isinstance(spatial_scale, str | bytes)
+    if each and len(spatial_scale) != axes:
+        raise ValueError(f"{name} must be a number or {several}, got {_kind(spatial_scale)}")
+    numbers = list(spatial_scale) if each else [spatial_scale] * axes
+    return numbers if torch.compiler.is_compiling() else [_number(one, name, several) for one in numbers]
 
 
 def ratio(sampling_ratio: Any) -> Any:
@@ -79,9 +105,9 @@ def flag(value: Any, name: str = "aligned") -> Any:
     return value if torch.compiler.is_compiling() else validation.flag(value, name)
 
 
-def _number(value: Any, name: str) -> float:
+def _number(value: Any, name: str, several: str) -> float:
     if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.ndim == 0):
-        raise TypeError(f"{name} must be a number or two, (y, x), got {_kind(value)}")
+        raise TypeError(f"{name} must be a number or {several}, got {_kind(value)}")
     try:
         return float(value)
     except OverflowError:

@@ -1,6 +1,6 @@
 """How the operators are differentiated, backwards and forwards, and mapped over a further axis.
 
-RoIAlign is linear in the maps. So it and its transpose are the gradient of each other, the tangent of a
+A mean is linear in the maps. So it and its transpose are the gradient of each other, the tangent of a
 result is the result of the tangent, and there is one gradient to the boxes. `roi_pool` is linear as long as
 its winners stay the same: then it is the transpose of its gradient.
 
@@ -71,12 +71,14 @@ def differentiable(
     def kernel(keyset: Any, *arguments: Any) -> Any:
         given = tensors_of(arguments)
         # There is one level, of which a trace of torch.func.jvp by torch.compile does not tell Python.
-        level = 0 if torch._C._are_functorch_transforms_active() else None
-        duals = [
-            forward_ad.unpack_dual(one, level=level) if one.is_floating_point() else (one, None)
-            for one in given
-        ]
-        tangents = [tangent for _, tangent in duals]
+        level = 0 if torch._C._are_functorch_transforms_active() else forward_ad._current_level
+        duals, tangents = [], []
+        if level >= 0:
+            duals = [
+                forward_ad.unpack_dual(one, level=level) if one.is_floating_point() else (one, None)
+                for one in given
+            ]
+            tangents = [tangent for _, tangent in duals]
         if any(one is not None for one in tangents):
             primals = with_tensors(arguments, iter([primal for primal, _ in duals]))
             result, tangent = kernel(keyset, *primals), forward(tangents, *primals)
@@ -158,7 +160,7 @@ def linear(name: str, pool: Any, transpose: Any, to_boxes: Any = None) -> None:
     differentiable(pool, keep, backward, of_tangents(pool, name))
     differentiable(transpose, keep_transposed, backward_transposed, of_tangents(transpose, name))
     if to_boxes:
-        differentiable(to_boxes, keep_nothing, refuse, product_rule(to_boxes))
+        differentiable(to_boxes, keep_nothing, refuse(name), product_rule(to_boxes, name))
 
 
 def of_tangents(operator: Any, name: str) -> Callable[..., Any]:
@@ -172,7 +174,7 @@ def of_tangents(operator: Any, name: str) -> Callable[..., Any]:
     return forward
 
 
-def product_rule(to_boxes: Any) -> Callable[..., Any]:
+def product_rule(to_boxes: Any, name: str) -> Callable[..., Any]:
     """The gradient to boxes is linear in grad_output, and in the maps."""
 
     def forward(
@@ -180,7 +182,7 @@ def product_rule(to_boxes: Any) -> Callable[..., Any]:
     ) -> Any:
         of_output, *of_maps, of_boxes = tangents
         if of_boxes is not None:
-            raise NotImplementedError(NO_TANGENT.format("the gradient of RoIAlign to its boxes"))
+            raise NotImplementedError(NO_TANGENT.format(f"the gradient of {name} to its boxes"))
         total = 0 if of_output is None else to_boxes(of_output, maps, boxes, *settings)
         if any(one is not None for one in of_maps):
             total = total + to_boxes(grad_output, filled(of_maps, maps), boxes, *settings)
@@ -193,8 +195,13 @@ def keep_nothing(ctx: Any, *arguments: Any) -> None:
     pass
 
 
-def refuse(ctx: Any, grad_boxes: Tensor) -> Any:
-    raise NotImplementedError("the gradient of RoIAlign to its boxes cannot be differentiated once more")
+def refuse(name: str) -> Callable[..., Any]:
+    """What has no derivative."""
+
+    def backward(ctx: Any, grad_boxes: Tensor) -> Any:
+        raise NotImplementedError(f"the gradient of {name} to its boxes cannot be differentiated once more")
+
+    return backward
 
 
 def of_maximum(pool: Any, pool_backward: Any, at_winners: Any) -> None:
@@ -234,6 +241,20 @@ def of_maximum(pool: Any, pool_backward: Any, at_winners: Any) -> None:
         differentiable(operator, keep_rest, backward_of_linear, forward_of_linear)
 
 
+def of_pasting(paste: Any) -> None:
+    """Tangents of masks are pasted as masks are. There is no gradient: nothing is trained on images."""
+
+    def backward(ctx: Any, grad_images: Tensor) -> Any:
+        raise NotImplementedError("paste_masks has no gradient: give masks.detach()")
+
+    def forward(tangents: Sequence[Tensor | None], masks: Tensor, *settings: Any) -> Any:
+        if tangents[1] is not None:
+            raise NotImplementedError(NO_TANGENT.format("paste_masks"))
+        return None if tangents[0] is None or settings[-1] is not None else paste(tangents[0], *settings)
+
+    differentiable(paste, keep_nothing, backward, forward)
+
+
 def one_after_the_other(operator: Any) -> None:
     """Let torch.func.vmap call an operator for each entry of the axis that it maps over."""
 
@@ -265,7 +286,10 @@ linear(
     operators.roi_align_levels_boxes_backward,
 )
 linear("roi_align_rotated", operators.roi_align_rotated, operators.roi_align_rotated_backward)
+linear("prroi_pool", operators.prroi_pool, operators.prroi_pool_backward, operators.prroi_pool_boxes_backward)
+linear("roi_align_3d", operators.roi_align_3d, operators.roi_align_3d_backward)
 linear("ps_roi_align", operators.ps_roi_align, operators.ps_roi_align_backward)
 of_maximum(operators.roi_pool, operators.roi_pool_backward, operators.roi_pool_at_winners)
+of_pasting(operators.paste_masks)
 for one in operators.ALL:
     one_after_the_other(one)

@@ -10,7 +10,7 @@ import cyroialign
 from cyroialign.arguments import pyramids
 from cyroialign.torch import _arguments
 from cyroialign.torch import _operators as operators
-from cyroialign.torch._functions import roi_align
+from cyroialign.torch._functions import prroi_pool2d, roi_align, roi_align_3d
 
 
 class RoIAlign(nn.Module):
@@ -52,6 +52,80 @@ class RoIAlign(nn.Module):
         return _shown(self, "output_size", "spatial_scale", "sampling_ratio", "aligned")
 
 
+class PrRoIPool2D(nn.Module):
+    """`prroi_pool2d` as a module: what trackers import from PreciseRoIPooling, on a CPU.
+
+    Parameters
+    ----------
+    pooled_height, pooled_width, spatial_scale
+        As in `prroi_pool2d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cyroialign.torch import PrRoIPool2D
+    >>> pool = PrRoIPool2D(5, 5, 1 / 16)
+    >>> rois = torch.tensor([[0.0, 32.0, 48.0, 256.0, 200.0]], requires_grad=True)
+    >>> pool(torch.rand(1, 256, 18, 18), rois).mean().backward()
+    >>> rois.grad.shape
+    torch.Size([1, 5])
+    """
+
+    def __init__(self, pooled_height: int, pooled_width: int, spatial_scale: float) -> None:
+        super().__init__()
+        self.pooled_height = pooled_height
+        self.pooled_width = pooled_width
+        self.spatial_scale = spatial_scale
+
+    def forward(self, features: Tensor, rois: Tensor) -> Tensor:
+        """Return ``prroi_pool2d(features, rois, ...)`` with these settings."""
+        return prroi_pool2d(features, rois, self.pooled_height, self.pooled_width, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return _shown(self, "pooled_height", "pooled_width", "spatial_scale")
+
+
+class RoIAlign3D(nn.Module):
+    """`roi_align_3d` as a module.
+
+    Parameters
+    ----------
+    output_size, spatial_scale, sampling_ratio, aligned
+        As in `roi_align_3d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cyroialign.torch import RoIAlign3D
+    >>> pool = RoIAlign3D(output_size=(3, 7, 7), spatial_scale=(1 / 4, 1 / 8, 1 / 8), sampling_ratio=2)
+    >>> pool(torch.rand(1, 32, 24, 40, 40), [torch.tensor([[32.0, 48, 8, 256, 320, 64]])]).shape
+    torch.Size([1, 32, 3, 7, 7])
+    """
+
+    def __init__(
+        self,
+        output_size: int | Sequence[int],
+        spatial_scale: float | Sequence[float] = 1.0,
+        sampling_ratio: int = -1,
+        aligned: bool = False,
+    ) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.sampling_ratio = sampling_ratio
+        self.aligned = aligned
+
+    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return ``roi_align_3d(input, rois, ...)`` with these settings."""
+        settings = (self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
+        return roi_align_3d(input, rois, *settings)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return _shown(self, "output_size", "spatial_scale", "sampling_ratio", "aligned")
+
+
 class MultiScaleRoIAlign(nn.Module):
     """`cyroialign.MultiScaleRoIAlign` as a module: each box is pooled from the level that suits its size.
 
@@ -62,11 +136,11 @@ class MultiScaleRoIAlign(nn.Module):
 
     Notes
     -----
-    torchvision's detectors accept it in the place of theirs::
+    torchvision's detectors accept it in place of their own::
 
         model.roi_heads.box_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
 
-    but not as an argument, as they check that it is their class. `accelerate_torchvision` needs neither.
+    but not as an argument, since they check for their own class. `accelerate_torchvision` needs neither.
 
     Examples
     --------

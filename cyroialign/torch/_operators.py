@@ -1,11 +1,13 @@
 """What PyTorch dispatches: the operators on CPU tensors, and the shape and order of their results.
 
 Each takes its maps first, a tensor or the levels of a pyramid, and its boxes as rows of a batch index and the
-numbers of a box. A spatial_scale is two numbers, (y, x). `_derivatives` says how they are differentiated.
+numbers of a box. A spatial_scale is two numbers, (y, x), or of volumes three, (z, y, x). `_derivatives` says
+how they are differentiated.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -20,11 +22,12 @@ from cyroialign.pyramid.levels import infer_scales, level_range
 NAMESPACE = "cyroialign"
 LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 ALL: list[Any] = []  # the operators
+BYTES = (torch.uint8, torch.int8)
 MOST_RANKS = 2**24  # that float32 has, one for each pixel of a plane
 
 
 def operator(function: Any) -> Any:
-    """Make a function on CPU tensors the operator of its name, without derivatives.
+    """Register a function on CPU tensors as the operator of its name, without derivatives.
 
     `torch.library.custom_op` would add those that it knows, and it knows neither forward mode nor torch.func.
     """
@@ -38,7 +41,11 @@ def operator(function: Any) -> Any:
 
 def to_array(tensor: Tensor) -> np.ndarray:
     """View a tensor as an array."""
-    reach = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    reach = tensor.numel()
+    if not tensor.is_contiguous():
+        reach = 1 + sum(
+            (side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        )
     needed = (tensor.storage_offset() + reach) * tensor.element_size() if tensor.numel() else 0
     held = tensor.untyped_storage().nbytes()
     if held < needed:  # of which torch would show NumPy what lies there now
@@ -67,9 +74,11 @@ def to_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
 
 
-def scale_of(y: float, x: float) -> Any:
+def scale_of(*scales: float) -> Any:
     """A spatial_scale as the functions of arrays have it: one number where one will do."""
-    return (y, x) if y < x or y > x else y
+    first = scales[0]
+    alike = all(one == first or (math.isnan(one) and math.isnan(first)) for one in scales)
+    return first if alike else scales
 
 
 def call(function: Callable[..., np.ndarray], *arguments: Any) -> Tensor:
@@ -150,6 +159,61 @@ def roi_align_rotated_backward(
 ) -> Tensor:
     settings = (input_shape, scale_of(scale_y, scale_x), sampling_ratio, aligned, clockwise)
     return call(cyroialign.roi_align_rotated_backward, grad_output, boxes, *settings)
+
+
+@operator
+def prroi_pool(
+    input: Tensor, boxes: Tensor, output_size: Sequence[int], scale_y: float, scale_x: float
+) -> Tensor:
+    return call(cyroialign.prroi_pool, input, boxes, output_size, scale_of(scale_y, scale_x))
+
+
+@operator
+def prroi_pool_backward(
+    grad_output: Tensor, boxes: Tensor, input_shape: Sequence[int], scale_y: float, scale_x: float
+) -> Tensor:
+    scale = scale_of(scale_y, scale_x)
+    return call(cyroialign.prroi_pool_backward, grad_output, boxes, input_shape, scale)
+
+
+@operator
+def prroi_pool_boxes_backward(
+    grad_output: Tensor, input: Tensor, boxes: Tensor, scale_y: float, scale_x: float
+) -> Tensor:
+    gradient = torch.zeros_like(boxes, memory_format=torch.contiguous_format)
+    scale = scale_of(scale_y, scale_x)
+    gradient[:, 1:] = call(cyroialign.prroi_pool_boxes_backward, grad_output, input, boxes, scale)
+    return gradient
+
+
+@operator
+def roi_align_3d(
+    input: Tensor,
+    boxes: Tensor,
+    output_size: Sequence[int],
+    scale_z: float,
+    scale_y: float,
+    scale_x: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    settings = (output_size, scale_of(scale_z, scale_y, scale_x), sampling_ratio, aligned)
+    return call(cyroialign.roi_align_3d, input, boxes, *settings)
+
+
+@operator
+def roi_align_3d_backward(
+    grad_output: Tensor,
+    boxes: Tensor,
+    input_shape: Sequence[int],
+    scale_z: float,
+    scale_y: float,
+    scale_x: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    settings = (input_shape, scale_of(scale_z, scale_y, scale_x), sampling_ratio, aligned)
+    return call(cyroialign.roi_align_3d_backward, grad_output, boxes, *settings)
 
 
 @operator
@@ -237,6 +301,19 @@ def roi_pool_at_winners(
         taken = given.reshape(planes.shape)[images, channels, pixel_of[images, channels, order]]
         result[found] = taken[found]
     return in_order_of(values, result.shape).copy_(to_tensor(result))
+
+
+@operator
+def paste_masks(
+    masks: Tensor,
+    boxes: Tensor,
+    image_shape: Sequence[int],
+    rule: str,
+    padding: int,
+    threshold: float | None,
+) -> Tensor:
+    settings: dict[str, Any] = {"rule": rule, "padding": padding, "threshold": threshold}
+    return call(partial(cyroialign.paste_masks, **settings), masks, boxes, image_shape)
 
 
 @operator
@@ -346,9 +423,10 @@ def by_image(boxes: Tensor, images: int) -> list[np.ndarray]:
 
 def in_order_of(given: Tensor, shape: Sequence[int]) -> Tensor:
     """A result as it is traced: without values, of the type and in the memory order of what was given."""
-    last = not given.is_contiguous() and given.is_contiguous(memory_format=torch.channels_last)
-    order = torch.channels_last if last else torch.contiguous_format
-    dtype = torch.float32 if given.dtype is torch.uint8 else given.dtype
+    order = torch.channels_last_3d if given.ndim == 5 else torch.channels_last
+    if given.is_contiguous() or not given.is_contiguous(memory_format=order):
+        order = torch.contiguous_format
+    dtype = torch.float32 if given.dtype in BYTES else given.dtype
     return torch.empty(shape, dtype=dtype, device=given.device, memory_format=order)
 
 
@@ -364,6 +442,13 @@ def like_position_sensitive_bins(
 ) -> Tensor:
     channels = input.shape[1] // math.prod(output_size)
     return in_order_of(input, (boxes.shape[0], channels, *output_size))
+
+
+def like_images(
+    masks: Tensor, boxes: Tensor, image_shape: Sequence[int], rule: str, padding: int, threshold: float | None
+) -> Tensor:
+    images = in_order_of(masks[:, :, :0, :0].contiguous(), (masks.shape[0], 1, *image_shape))
+    return images if threshold is None else images.to(torch.bool)
 
 
 def like_map(grad_output: Tensor, boxes: Tensor, input_shape: Sequence[int], *settings: Any) -> Tensor:
@@ -387,11 +472,17 @@ fake(roi_align_backward, like_map)
 fake(roi_align_boxes_backward, like_boxes)
 fake(roi_align_rotated, like_bins)
 fake(roi_align_rotated_backward, like_map)
+fake(prroi_pool, like_bins)
+fake(prroi_pool_backward, like_map)
+fake(prroi_pool_boxes_backward, like_boxes)
+fake(roi_align_3d, like_bins)
+fake(roi_align_3d_backward, like_map)
 fake(ps_roi_align, like_position_sensitive_bins)
 fake(ps_roi_align_backward, like_map)
 fake(roi_pool, like_bins)
 fake(roi_pool_backward, lambda grad_output, pooled, *settings: in_order_of(pooled, pooled.shape))
 fake(roi_pool_at_winners, lambda values, pooled, *settings: like_bins(values, *settings))
+fake(paste_masks, like_images)
 fake(roi_align_levels, lambda x, *settings: like_bins(x[0], *settings))
 fake(roi_align_levels_backward, like_maps)
 fake(roi_align_levels_boxes_backward, like_boxes)

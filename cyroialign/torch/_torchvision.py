@@ -1,7 +1,10 @@
-"""Kernels for torchvision's own operators, in the place of those that it came with."""
+"""Kernels that replace those of torchvision's own operators."""
 
+import functools
+import sys
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,11 +12,14 @@ from torch import Tensor
 
 import cyroialign
 from cyroialign.torch import _derivatives as derivatives
+from cyroialign.torch import _functions as functions
 from cyroialign.torch import _operators as operators
 
 _lock = threading.Lock()
 _active: set["Acceleration"] = set()
 _library: Any = None  # torch drops the kernels of a library with the last reference to it
+_pasting: dict[Any, Callable[..., Tensor]] = {}  # modules, and their own paste_masks_in_image
+PASTES = ("torchvision.models.detection.roi_heads", "torchvision.models.detection.transform")
 
 
 class Acceleration:
@@ -24,6 +30,7 @@ class Acceleration:
         with _lock:
             if not _active:
                 _library = _register()
+                _replace_pasting()
             _active.add(self)
 
     def undo(self) -> None:
@@ -33,6 +40,7 @@ class Acceleration:
             _active.discard(self)
             if not _active:
                 _library = None
+                _restore_pasting()
 
     def __enter__(self) -> "Acceleration":
         return self
@@ -44,26 +52,29 @@ class Acceleration:
 def accelerate_torchvision() -> Acceleration:
     """Let cyroialign compute `torchvision.ops.roi_align` and its gradient on the CPU, for the whole process.
 
-    It takes effect when called. What calls `torchvision.ops.roi_align` stays as it is: detectors, their
-    training, graphs of `torch.export` and `torch.compile`. Its derivatives are those of
-    `cyroialign.torch.roi_align` to the map, in forward mode too, where torchvision's own tangent is 0.
+    It takes effect when called. Callers of `torchvision.ops.roi_align` need no change: detectors, their
+    training, graphs of `torch.export` and `torch.compile`. Its derivatives with respect to the map are those
+    of `cyroialign.torch.roi_align`, also in forward mode, where torchvision's own tangent is 0.
+
+    The detectors of torchvision then paste their masks with `cyroialign.torch.paste_masks`, where no gradient
+    is asked for and nothing is traced for ONNX. A model that was scripted before goes on as it was.
 
     Returns
     -------
     Acceleration
         A context manager that undoes it on exit, as its ``undo()`` does. When this was called more than once,
-        torchvision has its kernels back as soon as all calls are undone, in whatever order.
+        torchvision has its kernels back once all calls are undone, in any order.
 
     Raises
     ------
     ImportError
-        Where torchvision cannot be imported.
+        If torchvision cannot be imported.
 
     Notes
     -----
-    Results differ from torchvision's in the rounding of sums, and as `cyroialign.torch` says at its head: a
-    box that is not finite is a ValueError. Boxes get no gradient, as torchvision asks for none. The result of
-    a channels_last map is contiguous, as torchvision's is, which costs a copy of the result.
+    Results differ from torchvision's in the rounding of sums, and as the documentation of `cyroialign.torch`
+    says: a box that is not finite is a ValueError. Boxes get no gradient, since torchvision asks for none.
+    The result of a channels_last map is contiguous, as in torchvision, which costs a copy of the result.
 
     Examples
     --------
@@ -73,6 +84,35 @@ def accelerate_torchvision() -> Acceleration:
             detections = model(images)
     """
     return Acceleration()
+
+
+def _replace_pasting() -> None:
+    for name in PASTES:
+        module: Any = sys.modules.get(name)
+        if hasattr(module, "paste_masks_in_image"):
+            _pasting[module] = module.paste_masks_in_image
+            module.paste_masks_in_image = _paste_instead_of(module.paste_masks_in_image)
+
+
+def _restore_pasting() -> None:
+    for module, paste in _pasting.items():
+        module.paste_masks_in_image = paste
+    _pasting.clear()
+
+
+def _paste_instead_of(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(original)
+    def paste_masks_in_image(
+        masks: Tensor, boxes: Tensor, img_shape: tuple[int, int], padding: int = 1
+    ) -> Tensor:
+        differentiated = torch.is_grad_enabled() and (masks.requires_grad or boxes.requires_grad)
+        here = masks.device.type == boxes.device.type == "cpu" and masks.is_floating_point()
+        if differentiated or not here or masks.shape[1] != 1 or torch.jit.is_tracing():
+            return original(masks, boxes, img_shape, padding)
+        return functions.paste_masks(masks, boxes, img_shape, padding=padding)
+
+    called_as_it_is: Callable[..., Tensor] = torch.jit.ignore(paste_masks_in_image)  # by what is scripted
+    return called_as_it_is
 
 
 def _register() -> Any:

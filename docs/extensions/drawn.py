@@ -1,8 +1,11 @@
-"""The directive `drawn`: figures of figures.py within the page, so that they take its colours and fonts."""
+"""The directive `drawn`: figures of figures.py and its like within the page, in its colours and fonts."""
 
 import figures
+import figures_of_crops
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+
+DRAWN = vars(figures_of_crops) | vars(figures)
 
 
 class Drawn(SphinxDirective):
@@ -14,8 +17,9 @@ class Drawn(SphinxDirective):
 
     def run(self):
         """Return the figure."""
-        self.env.note_dependency(figures.__file__)
-        drawings = "".join(getattr(figures, name)() for name in self.arguments[0].split())
+        for module in (figures, figures_of_crops):
+            self.env.note_dependency(module.__file__)
+        drawings = "".join(DRAWN[name]() for name in self.arguments[0].split())
         figure = nodes.figure("", nodes.raw("", f'<div class="drawn">{drawings}</div>', format="html"))
         if self.content:
             caption, _ = self.state.inline_text(" ".join(self.content), self.lineno)

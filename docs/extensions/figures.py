@@ -12,7 +12,14 @@ import html
 
 import numpy as np
 
-from cyroialign import roi_align, roi_align_backward, roi_align_rotated, roi_pool
+from cyroialign import (
+    prroi_pool,
+    roi_align,
+    roi_align_3d_backward,
+    roi_align_backward,
+    roi_align_rotated,
+    roi_pool,
+)
 
 BOX = (1.3, 0.9, 6.7, 5.2)  # on a map of 8 x 6 pixels
 BINS, RATIO = (2, 3), 2
@@ -288,6 +295,28 @@ def rounded():
     return str(drawing)
 
 
+def volume():
+    """The slices of a volume, and what their pixels give to two bins that lie one behind the other."""
+    shape, (x1, y1, z1, x2, y2, z2), unit = (4, 5, 4), (0.6, 0.9, 0.4, 3.4, 4.2, 3.6), 18
+    bins = np.eye(2).reshape(2, 1, 2, 1, 1)
+    boxes = [[image, x1, y1, z1, x2, y2, z2] for image in range(2)]
+    shares = roi_align_3d_backward(bins, boxes, (2, 1, *shape), aligned=True)[:, 0]
+    drawing = Drawing("Four slices of a volume, and how much each pixel counts in two bins", 340, 150)
+    for z in range(shape[0]):
+        grid = Map(drawing, 6 + 86 * z, 8, unit, shape[2], shape[1])
+        for kind, of_bin in zip(("cell blue", "cell orange"), shares[:, z], strict=True):
+            for (row, column), share in np.ndenumerate(of_bin):
+                if share:
+                    places = *grid.at(column, row), *grid.at(column + 1, row + 1)
+                    drawing.rect(*places, kind, share / shares.max())
+        grid.box((x1, y1, x2, y2))
+        for place, (kind, share) in enumerate(zip(("blue", "orange"), shares[:, z].sum((1, 2)), strict=True)):
+            words = f"{100 * share:.0f} %" if share else "0"
+            drawing.text(grid.at(1 + 2 * place, 0)[0], 118, words, f"value small {kind}")
+        drawing.text(grid.at(2, 0)[0], 140, f"slice {z}", "soft")
+    return str(drawing)
+
+
 def border():
     """The value of a sample on its way over the rim of a map of five pixels."""
     pixels = np.array([[2.0, 4, 3, 5, 3]])
@@ -352,6 +381,34 @@ def upright():
     grid.values(values.round(1), "value")
     grid.box((0, 0, 3, 2))
     drawing.text(170, 35, "its mean values, upright")
+    return str(drawing)
+
+
+def integrals():
+    """The surface that five pixels span, and the means of three bins under it."""
+    pixels, (low, high), bins, unit, foot = np.array([2.0, 4, 3, 5, 3]), (0.5, 3.5), 3, 52, 172
+
+    def means(start, end, count):
+        box = np.array([[0, start, 0, end, 2]])
+        return prroi_pool(np.tile(pixels, (1, 1, 3, 1)), box, (1, count))[0, 0, 0]
+
+    drawing = Drawing("The mean over each bin of the surface that a row of pixels spans", 340, 200)
+
+    def at(x, value):
+        return 14 + (x + 1) * unit, foot - 28 * value
+
+    for bin_, mean in enumerate(means(low, high, bins)):
+        edges = low + (high - low) / bins * np.array([bin_, bin_ + 1])
+        drawing.rect(*at(edges[0], mean), *at(edges[1], 0), "share")
+        drawing.rect(*at(edges[0], mean), *at(edges[1], 0), "bin")
+        drawing.text(at(edges.mean(), 0)[0], foot - 8, f"{mean:.4g}", "value")
+    drawing.path([at(-1, 0), at(5, 0)], "axis")
+    drawing.path([at(*point) for point in zip(np.arange(-1, 6), [0, *pixels, 0], strict=True)], "dashed")
+    for x, value in enumerate(pixels):
+        [height] = means(x - 1e-6, x + 1e-6, 1)
+        np.testing.assert_allclose(height, value, atol=1e-4)
+        drawing.dot(*at(x, value), "sample")
+        drawing.text(at(x, 0)[0], foot + 20, f"{x}", "value soft")
     return str(drawing)
 
 

@@ -5,9 +5,9 @@
     python examples/server/load.py                              # needs: pip install -e ".[server,demo]"
     python examples/server/load.py --write docs/servers.md      # 6 minutes; puts table and picture there
 
-It starts the server itself, on a loopback address and no other, anew for each run. A client sends its next
-request when the last was answered, and ends after so many seconds or so many requests, whichever comes first.
-Every answer is compared: with the crops, byte by byte, or with the status that a hostile request must get.
+It starts a new server for each run, only on a loopback address. A client sends its next request when the
+last one has been answered, and ends after a number of seconds or of requests, whichever comes first. Every
+response is compared: with the crops, byte by byte, or with the status that a hostile request must get.
 """
 
 import argparse

@@ -10,8 +10,8 @@ The body is what `np.save` writes for the map, then what it writes for the boxes
 it writes for the crops, or ``{"error": "..."}`` with a status of 4xx. The options are those of `roi_align`:
 numbers, true or false, names, and ``output_size=7,14`` for two numbers.
 
-Nothing that a client sends is trusted: a body, a result or work that is too much is refused before it is
-read, allocated or done, and no client, however slow, holds a thread. docs/servers.md tells more.
+Nothing that a client sends is trusted: a body, result or amount of work that is too large is refused before
+it is read, allocated or done, and no client, however slow, blocks a thread. See docs/servers.md.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 #
 # Every separable operator is, for each RoI and channel,
 #
-#     output = Y . input . X^T        Y: bins x rows, X: bins x columns, sparse and banded,
+#     output = Y . input . X^T        Y: bins x rows, X: bins x columns, sparse,
 #
 # and its gradient is Y^T . grad_output . X. Y and X depend on the box alone: a rule of this folder drafts
 # them once a RoI, in double, as lines of (pixel, weight). Then they are placed in the tables of the RoI, as

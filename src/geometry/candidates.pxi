@@ -1,9 +1,9 @@
 # The samples that can be the largest of their bin: the rule of both maxima.
 #
 # Along an axis a sample moves linearly from one pixel to the next. So of all the samples of a bin that lie
-# between the same two pixels, none is larger than both the first and the last: the others are left out,
-# however many there are, and on a tie the first of all is one of those kept. Samples out of range are
-# 0, and all that matters of them is whether a bin has any, and whether before or after the others.
+# between the same two pixels, none is larger than both the first and the last: only these two are kept,
+# and on a tie the first of all samples is among those kept. Samples out of range are
+# 0; all that matters is whether a bin has any, and whether they come before or after the others.
 
 
 cdef void draft_candidates(const Side* side, Draft* draft, coordinate T) noexcept nogil:

@@ -1,4 +1,4 @@
-# How the weights of a mean change with the edges of its box: the rule of the gradient to boxes.
+# How the weights of a mean change with the edges of its box: the rule for the gradient to boxes.
 #
 # A sample at x = start + u * (end - start), between pixels i and i + 1, weighs them by 1 - (x - i) and
 # x - i. It keeps its u while the edges move, so that x moves by 1 - u for each pixel that start moves, and by

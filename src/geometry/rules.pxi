@@ -6,9 +6,13 @@ cdef bint has_candidates(int pooling) noexcept nogil:
     return pooling == MAX or pooling == ONNX_MAX
 
 
+cdef bint is_crop(int pooling) noexcept nogil:
+    return pooling == CROP_BILINEAR or pooling == CROP_NEAREST
+
+
 cdef Py_ssize_t room_for_taps(int pooling, Py_ssize_t bins, int ratio, Py_ssize_t length) noexcept nogil:
     """The most taps that one axis can have."""
-    if pooling == ROI_POOL:
+    if pooling == ROI_POOL or is_crop(pooling):
         return 2 * bins
     if has_candidates(pooling):  # where those of a mean share a pixel, these may have two samples
         return 2 * most_taps(bins, ratio, length)
@@ -26,6 +30,8 @@ cdef inline void draft_as(
         draft_range_means(side, draft, T)
     elif pooling == PRROI_POOL:
         draft_hats(side, draft, T)
+    elif is_crop(pooling):
+        draft_crops(pooling, side, draft, T)
     elif direction == BOXES_BACKWARD:
         draft_derivatives(side, draft, T)
     else:
@@ -40,14 +46,23 @@ cdef void draft_axis(int pooling, int direction, const Side* side, Draft* draft)
         draft_as(pooling, direction, side, draft, <double> 0)
 
 
-cdef Side side_of(
-    const Settings* settings, const Level* level, const double* box, bint vertical
-) noexcept nogil:
-    """One axis of a box, a row of (batch_index, x1, y1, x2, y2), on a map."""
+cdef enum:  # axes of a box, in the order of its numbers
+    X
+    Y
+    Z
+
+
+cdef Side side_of(const Settings* settings, const Level* level, const double* box, int axis) noexcept nogil:
+    """One axis of a box, a row of (batch_index, x1, y1, x2, y2), or of a volume's with z1 and z2."""
     cdef Side side
-    side.low, side.high = box[2 if vertical else 1], box[4 if vertical else 3]
-    side.scale = level.scale_y if vertical else level.scale_x
+    cdef Py_ssize_t slices = max(settings.depth, 1), slices_of_bins = max(settings.bins_z, 1)
+    side.low, side.high = box[1 + axis], box[(4 if settings.depth else 3) + axis]
     side.aligned, side.single, side.ratio = settings.aligned, settings.single, settings.ratio
-    side.bins = settings.bins_y if vertical else settings.bins_x
-    side.length = level.height if vertical else level.width
+    if axis == X:
+        side.scale, side.bins, side.length = level.scale_x, settings.bins_x, level.width
+    elif axis == Y:
+        side.scale = level.scale_y
+        side.bins, side.length = settings.bins_y // slices_of_bins, level.height // slices
+    else:
+        side.scale, side.bins, side.length = level.scale_z, settings.bins_z, settings.depth
     return side

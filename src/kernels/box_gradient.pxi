@@ -1,4 +1,4 @@
-# The gradient of average RoIAlign to the four coordinates of each box.
+# The gradient of average RoIAlign with respect to the four coordinates of each box.
 #
 # output = Y . input . X^T (see src/geometry/axis.pxi), and a box has its say in Y and X alone. So the
 # gradient is
@@ -10,8 +10,8 @@
 # each pixel is loaded once for Y, dY/dy1 and dY/dy2. The x step meets grad_output on its way, so that no
 # crop is stored.
 #
-# Lanes run along channels. Each channel has sums of its own, which are added in the order of the channels:
-# nothing but the box decides the bits. A row of bins is summed in `real`, rows and channels in double.
+# Lanes run along channels. Each channel has its own sums, which are added in the order of the channels:
+# the bits depend only on the box. A row of bins is summed in `real`, rows and channels in double.
 
 
 cdef void boxes_backward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
@@ -25,7 +25,7 @@ cdef void sum_block(
 ) noexcept nogil:
     """The sums of one RoI for a block of channels.
 
-    lines: a row of bins of y and its two derivatives; turned: that of the gradient to the bins, transposed.
+    lines: a row of bins of y and its two derivatives; turned: that row of the gradient to bins, transposed.
     """
     cdef const Settings* settings = &call.settings
     cdef Py_ssize_t channels = call.channels, n = piece.channels, bins_x = settings.bins_x
@@ -103,7 +103,7 @@ cdef inline void pool_planes(
     real* target, const real* source, Py_ssize_t plane, Py_ssize_t planes, Py_ssize_t columns,
     const Axis* axis, int line,
 ) noexcept nogil:
-    """`pool` for LANES columns of up to LANES planes, turned into vectors of channels."""
+    """`pool` for LANES columns of up to LANES planes, transposed into vectors of channels."""
     cdef lanes tiles[3 * LANES]
     cdef real* tile = <real*> tiles
     cdef Py_ssize_t step = LANES * LANES, i = 0, j
@@ -143,7 +143,7 @@ cdef inline void meet(
     double* sums, Py_ssize_t channels, const real* lines, const real* grads, Py_ssize_t step, Py_ssize_t n,
     const Axis* axis,
 ) noexcept nogil:
-    """Add what a row of bins has to say of n channels, at most LANES."""
+    """Add the terms of a row of bins for n channels, at most LANES."""
     if n >= LANES:
         meet_vector(sums, channels, lines, grads, step, LANES, axis, True)
     else:

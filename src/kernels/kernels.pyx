@@ -14,6 +14,7 @@ from call cimport *
 include "lanes.pxi"
 include "addresses.pxi"
 include "weighted_sum.pxi"
+include "sparse.pxi"
 include "mean.pxi"
 include "box_gradient.pxi"
 include "maximum.pxi"
@@ -27,23 +28,27 @@ cdef extern from "kernels/numbers.h":
     int KIND
     bint WHOLE_FAMILY  # all operators have kernels for this type
 
-cdef Table table_of_functions
-table_of_functions.kind, table_of_functions.lanes = KIND, LANES
-table_of_functions.real_bytes, table_of_functions.pooled_bytes = sizeof(real), sizeof(pooled)
-table_of_functions.narrow, table_of_functions.call_bytes = NARROW, sizeof(Call)
-table_of_functions.work[FORWARD][MEAN] = table_of_functions.work[FORWARD][PRROI_POOL] = mean_forward
-table_of_functions.work[BACKWARD][MEAN] = table_of_functions.work[BACKWARD][PRROI_POOL] = mean_backward
+cdef Table functions
+functions.kind, functions.lanes = KIND, LANES
+functions.real_bytes, functions.pooled_bytes = sizeof(real), sizeof(pooled)
+functions.narrow, functions.call_bytes = NARROW, sizeof(Call)
+functions.work[FORWARD][MEAN] = functions.work[FORWARD][PRROI_POOL] = mean_forward
+functions.work[BACKWARD][MEAN] = functions.work[BACKWARD][PRROI_POOL] = mean_backward
+functions.work[FORWARD][CROP_BILINEAR] = functions.work[FORWARD][CROP_NEAREST] = mean_forward
+functions.work[BACKWARD][CROP_BILINEAR] = functions.work[BACKWARD][CROP_NEAREST] = mean_backward
 if WHOLE_FAMILY:
-    table_of_functions.work[BOXES_BACKWARD][MEAN] = boxes_backward
-    table_of_functions.work[FORWARD][MAX] = table_of_functions.work[FORWARD][ONNX_MAX] = maximum_forward
-    table_of_functions.work[BACKWARD][MAX] = table_of_functions.work[BACKWARD][ONNX_MAX] = maximum_backward
-    table_of_functions.work[FORWARD][ROI_POOL] = roi_pool_forward
-    table_of_functions.work[BACKWARD][ROI_POOL] = roi_pool_backward
-    table_of_functions.work[FORWARD][PS_ROI_ALIGN] = position_sensitive_forward
-    table_of_functions.work[FORWARD][PS_ROI_POOL] = position_sensitive_forward
-    table_of_functions.work[BACKWARD][PS_ROI_ALIGN] = position_sensitive_backward
-    table_of_functions.work[BACKWARD][PS_ROI_POOL] = position_sensitive_backward
-    table_of_functions.work[FORWARD][ROI_ALIGN_ROTATED] = rotated_forward
-    table_of_functions.work[BACKWARD][ROI_ALIGN_ROTATED] = rotated_backward
+    functions.work[BOXES_BACKWARD][MEAN] = boxes_backward
+    functions.work[BOXES_BACKWARD][PRROI_POOL] = boxes_backward
+    functions.work[BOXES_BACKWARD][CROP_BILINEAR] = boxes_backward
+    functions.work[FORWARD][MAX] = functions.work[FORWARD][ONNX_MAX] = maximum_forward
+    functions.work[BACKWARD][MAX] = functions.work[BACKWARD][ONNX_MAX] = maximum_backward
+    functions.work[FORWARD][ROI_POOL] = roi_pool_forward
+    functions.work[BACKWARD][ROI_POOL] = roi_pool_backward
+    functions.work[FORWARD][PS_ROI_ALIGN] = position_sensitive_forward
+    functions.work[FORWARD][PS_ROI_POOL] = position_sensitive_forward
+    functions.work[BACKWARD][PS_ROI_ALIGN] = position_sensitive_backward
+    functions.work[BACKWARD][PS_ROI_POOL] = position_sensitive_backward
+    functions.work[FORWARD][ROI_ALIGN_ROTATED] = rotated_forward
+    functions.work[BACKWARD][ROI_ALIGN_ROTATED] = rotated_backward
 
-table = PyCapsule_New(&table_of_functions, "cyroialign.table", NULL)
+table = PyCapsule_New(&functions, "cyroialign.table", NULL)

@@ -38,7 +38,7 @@ cdef extern from "storage.h" nogil:
     lanes load_first_pooled(const pooled* source, Py_ssize_t n)
     void store_pooled(pooled* target, lanes v)
     void store_first_pooled(pooled* target, lanes v, Py_ssize_t n)
-    void stream_pooled(pooled* target, lanes v)  # past the caches; the target is aligned
+    void stream_pooled(pooled* target, lanes v)  # non-temporal; the target is aligned
     Py_ssize_t until_aligned(const pooled* target)
     void finish_streams()
 

@@ -13,9 +13,9 @@
 # Lanes run along channels. A line holds `pitch` channels for each of its columns in either layout: the
 # rows of a channels-first map are transposed on the way, and so are its rows of bins.
 #
-# Backward finds the largest of each bin again, then walks the samples again, in their order: what is
-# left of a gradient goes to the first that reached the largest. Steps and order are those of forward,
-# so what reached it once does so again, to the last bit.
+# Backward finds the largest of each bin again, then walks the samples again, in their order: a bin's
+# gradient goes to the first sample that equals the largest. Steps and order are those of forward,
+# so the same sample equals it again, to the last bit.
 
 
 cdef struct Pass:  # one RoI and one block of channels
@@ -34,7 +34,7 @@ cdef struct Pass:  # one RoI and one block of channels
 
 
 cdef inline lanes product(real weight, lanes v) noexcept nogil:
-    """A weight of 0 gives 0, whatever it weighs."""
+    """A weight of 0 gives 0 even for NaN and infinity."""
     return weight * v if weight != 0 else zeros()
 
 

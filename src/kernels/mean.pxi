@@ -7,12 +7,13 @@
 #     backward, pixels   rows of the map <- bins of y, then columns <- bins of x
 #     backward, planes   columns <- bins of x, by `expand`; then rows of the map <- bins of y
 #
-# Lanes run along channels. In a channels-last map the channels of a pixel lie side by side and are
-# loaded as they are. In a channels-first map a row of pixels does: there the y step runs along the row,
-# plane by plane, and a transposition in registers turns planes of pixels into pixels of channels for the
-# x step of forward; that of the gradient gives each bin to all pixels of a strip. The y step stands next to
-# the map, because its loads are contiguous in either layout; only the gradient of a channels-last map has it
-# the other way round, where one row of bins then serves a whole row of pixels from the first-level cache.
+# Lanes run along channels. In a channels-last map the channels of a pixel are adjacent in memory and are
+# loaded as they are. In a channels-first map the pixels of a row are adjacent: there the y step runs along
+# the row, plane by plane, and a transposition in registers turns planes of pixels into pixels of channels
+# for the x step of forward; the x step of the gradient adds each bin to all pixels of a strip. The y step is
+# the one next to the map, because its loads are contiguous in either layout. Only in the gradient of a
+# channels-last map is it the x step, so that one row of bins serves a whole row of pixels from the
+# first-level cache.
 
 
 cdef void forward_pixels(
@@ -29,6 +30,9 @@ cdef void forward_pixels(
     cdef real* sums
     cdef const Run* run
     cdef int y, x, r, low = 0, high = roi.strips, first, last
+    if call.sparse and not call.ragged and roi.strips >= roi.x.size:
+        forward_sparse(call, roi, channel, first_y, last_y, first_x, last_x, scratch)
+        return
     if call.tiled:
         low, high = roi.strips, 0
         for x in range(first_x, last_x):
@@ -86,6 +90,12 @@ cdef void backward_pixels(
     cdef const Run* run
     cdef int y, end, x, r
     find_lines(roi, rows, &y, &end)
+    if (
+        call.sparse
+        and most_lines_taps(&roi.y, y, end - y) <= 2 and most_lines_taps(&roi.x, 0, roi.x.size) <= 2
+    ):
+        backward_sparse(call, roi, sums, rows, y, end)
+        return
     for y in range(y, end):
         sum_pixels[pooled](lines, call.pitch, source, channels, call.settings.bins_x, n, &roi.y, y)
         for r in range(roi.runs):
@@ -406,6 +416,8 @@ cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scr
     while roi < last:
         if roi.top < rows.last and rows.first < roi.bottom:
             if call.settings.channels_last:
+                if call.sparse and roi + 1 < last:
+                    prefetch_bins(call, roi + 1, rows)
                 backward_pixels(call, roi, piece.sums, rows, scratch)
             else:
                 if roi + 1 < last:  # its bins lie far from these: benchmarks/backward.py, P4-box

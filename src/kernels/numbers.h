@@ -7,7 +7,7 @@
  *
  *     float32, float64     pixel, pooled and real are that number
  *     float16, bfloat16    pixel and pooled are the 16 bits of a number, real is float
- *     uint8                pixel is a byte, pooled and real are float
+ *     uint8, int8          pixel is a byte, pooled and real are float
  */
 #ifndef CYROIALIGN_NUMBERS_H
 #define CYROIALIGN_NUMBERS_H
@@ -41,6 +41,12 @@ typedef uint16_t pooled;
 #define REAL_BYTES 4
 typedef float real;
 typedef uint8_t pixel;
+typedef float pooled;
+#elif defined(CYROIALIGN_INT8)
+#define KIND 5
+#define REAL_BYTES 4
+typedef float real;
+typedef int8_t pixel;
 typedef float pooled;
 #else
 typedef struct real_of_the_kernels real;

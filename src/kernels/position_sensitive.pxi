@@ -1,7 +1,7 @@
 # PSRoIAlign and PSRoIPool: weighted sums of pixels, where each bin has channels of its own.
 #
 # Bin (i, j) of output channel c reads channel (c * PH + i) * PW + j of the map and no other. Both operators
-# are separable as RoIAlign is, so one RoI is two bands, and they differ in how the bands are filled: by
+# are separable as RoIAlign is, so one RoI is two axes, and they differ in how the axes are filled: by
 # bilinear samples, or with 1 / length for each pixel of a range. Forward and backward visit the same taps:
 #
 #     output += y.weight * x.weight * pixel        pixel's gradient += y.weight * x.weight * grad_output
@@ -9,8 +9,8 @@
 # In either layout a bin is summed along y, then along x. In a channels-first map lanes run along output
 # channels: the planes that one bin has of LANES of them lie PH * PW planes apart, and a transposition in
 # registers turns LANES columns of each into LANES pixels. In a channels-last map the numbers of one bin lie
-# PH * PW apart, and there is nothing to be had from vectors. A call with very many RoIs is carried out in
-# portions, so that memory stays bounded.
+# PH * PW apart, so vectors gain nothing. A call with very many RoIs is carried out in chunks, so that memory
+# stays bounded.
 
 cdef enum:
     SOME_CHANNELS = 64

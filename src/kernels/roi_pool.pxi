@@ -2,11 +2,11 @@
 #
 # Forward, lanes run along channels, in either layout. A pixel of a channels-last map is loaded as it is. Of a
 # channels-first map a tile of LANES planes and LANES columns is reduced along y, row by row, and transposed
-# in registers into LANES pixels; bins go on with the tile as long as it holds their columns, so that the
-# pixel which neighbours share is reduced once. A bin is reduced along y, then along x, in both layouts:
-# this decides which of 0 and -0 it gets, and nothing else does.
+# in registers into LANES pixels; bins reuse the tile as long as it holds their columns, so that a
+# pixel that neighbours share is reduced once. A bin is reduced along y, then along x, in both layouts:
+# only this order decides whether it gets 0 or -0.
 #
-# Backward looks for the winners again, so that forward need not remember them: of equals the first, row by
+# Backward finds the winners again, so that forward need not remember them: the first of equals, row by
 # row. Lanes run along channels here as well.
 #
 # A pixel wins by being larger than those before it, and the first has to be larger than -inf: NaN never wins.

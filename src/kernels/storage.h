@@ -11,7 +11,13 @@
 
 #include "simd.h"
 
-#if NARROW || defined(CYROIALIGN_UINT8)
+#if defined(CYROIALIGN_UINT8) || defined(CYROIALIGN_INT8)
+#define BYTES 1 /* pixels are bytes */
+#else
+#define BYTES 0
+#endif
+
+#if NARROW || BYTES
 
 /* LANES whole numbers as wide as a real, and as they lie in memory. */
 #if LANES > 1
@@ -55,6 +61,11 @@ static inline void store_words(pooled *to, words v)
     const __m256i halves = _mm256_packus_epi32((__m256i)v, (__m256i)v);
     _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(_mm256_permute4x64_epi64(halves, 8)));
 }
+#elif defined(__AVX2__) && defined(CYROIALIGN_INT8)
+static inline words load_words(const pixel *from)
+{
+    return (words)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from));
+}
 #elif defined(__AVX2__)
 static inline words load_words(const pixel *from)
 {
@@ -71,12 +82,17 @@ static inline void store_words(pooled *to, words v) /* SSE2 packs signed words a
     _mm_storel_epi64((__m128i *)to, _mm_packs_epi32(halves, halves));
 }
 #elif defined(__SSE2__) && LANES == 4
-static inline words load_words(const pixel *from)
+static inline words load_words(const pixel *from) /* as the upper bytes of words, from where they are shifted */
 {
     int bytes;
     memcpy(&bytes, from, 4);
-    const __m128i zero = _mm_setzero_si128(), halves = _mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), zero);
-    return (words)_mm_unpacklo_epi16(halves, zero);
+    const __m128i zero = _mm_setzero_si128(), halves = _mm_unpacklo_epi8(zero, _mm_cvtsi32_si128(bytes));
+    const __m128i upper = _mm_unpacklo_epi16(zero, halves);
+#ifdef CYROIALIGN_INT8
+    return (words)_mm_srai_epi32(upper, 24);
+#else
+    return (words)_mm_srli_epi32(upper, 24);
+#endif
 }
 #else
 static inline words load_words(const pixel *from)
@@ -141,7 +157,7 @@ static inline void store_pooled(pooled *to, lanes v)
     store_words(to, choose(below(ALL(255u << 23), bits & 0x7fffffff), nan, nearest));
 }
 
-#elif defined(CYROIALIGN_UINT8)
+#elif BYTES
 
 static inline lanes load_pixels(const pixel *from)
 {
@@ -198,7 +214,7 @@ static inline lanes load_first_pixels(const pixel *from, ptrdiff_t n)
 {
     if (n >= LANES)
         return load_pixels(from);
-#if !NARROW && !defined(CYROIALIGN_UINT8)
+#if !NARROW && !BYTES
     return load_first(from, n);
 #endif
     pixel all[8] = {0};

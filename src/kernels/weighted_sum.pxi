@@ -1,7 +1,7 @@
-# The step of which a mean is made: lines of numbers, weighted and summed as one line of an axis says.
+# The step that a mean is made of: lines of numbers, weighted and summed as one line of an axis says.
 #
-# Numbers that lie side by side are taken as vectors, and each of a line's taps adds a vector of the source
-# times its weight. What they are, pixels of a row or channels of a pixel, the caller knows.
+# Adjacent numbers are taken as vectors, and each tap of a line adds a vector of the source times its weight.
+# Whether they are pixels of a row or channels of a pixel is up to the caller.
 
 cdef enum:
     PIXEL_RUN = 1024  # numbers that all taps of a bin are summed for before the next numbers

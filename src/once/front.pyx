@@ -5,10 +5,11 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
+from libc.math cimport round as round_half_away
 from libc.math cimport INFINITY, ceil, fabs, floor, isfinite, nextafter
 from libc.stdio cimport fputs, stderr
 from libc.stdlib cimport abort, free, malloc, qsort
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from call cimport *
 
@@ -31,6 +32,8 @@ include "../geometry/candidates.pxi"
 include "../geometry/derivatives.pxi"
 include "../geometry/ranges.pxi"
 include "../geometry/hats.pxi"
+include "../geometry/volumes.pxi"
+include "../geometry/crops.pxi"
 include "../geometry/rules.pxi"
 include "../geometry/frames.pxi"
 include "boxes.pxi"
@@ -39,6 +42,17 @@ include "plan.pxi"
 include "shapes.pxi"
 include "schedule.pxi"
 include "views.pxi"
+include "paste.pxi"
+
+
+def threads_now(int most):
+    """Of the threads that a call may have, those that it would have now if nobody asked for a number."""
+    return threads_worth_having(most)
+
+
+def note(int threads, long long wall, long long computed):
+    """Note a call: its threads, its nanoseconds from begin to end, and those that all threads computed."""
+    note_call(threads, wall, computed)
 
 
 cdef class CallSettings:
@@ -48,19 +62,26 @@ cdef class CallSettings:
 
     def __cinit__(
         self, int pooling, Py_ssize_t bins_y, Py_ssize_t bins_x, int ratio, bint channels_last, int threads,
-        bint at_most=False,
+        bint at_most=False, Py_ssize_t depth=0, Py_ssize_t bins_z=0, const unsigned char[::1] outside=None,
     ):
+        """outside: the bytes of what crop_and_resize gives bins outside the map, unless it is 0."""
         self.settings.pooling = pooling
         self.settings.bins_y, self.settings.bins_x, self.settings.ratio = bins_y, bins_x, ratio
         self.settings.channels_last = channels_last
         self.settings.threads, self.settings.at_most = threads, at_most
+        self.settings.depth, self.settings.bins_z = depth, bins_z
+        self.settings.outside_bytes = 0
+        if outside is not None:
+            self.settings.outside_bytes = min(<size_t> outside.shape[0], sizeof(self.settings.outside))
+            memcpy(self.settings.outside, &outside[0], self.settings.outside_bytes)
 
 
 cdef class Kernels:
     """The kernels of one SIMD level for one type of map.
 
     Maps and gradients to them come as tuples, an array a level of a pyramid; a single map is a pyramid of one
-    level. Every array is C-contiguous, in the order that the settings name, of this type, and not empty.
+    level. Every array is C-contiguous, in the order that the settings name, of this type, and not empty. The
+    slices of a volume lie one below the other, and so do its bins: (N, C, D * H, W), (K, C, PD * PH, PW).
     """
 
     cdef const Table* table
@@ -100,7 +121,8 @@ cdef class Kernels:
         call.settings, call.direction, call.table = settings.settings, direction, self.table
         call.settings.aligned, call.settings.single = rois.aligned, rois.single
         call.settings.clockwise = rois.clockwise
-        call.boxes, call.rois, call.box_numbers = &rois.boxes[0, 0], rois.boxes.shape[0], rois.boxes.shape[1]
+        call.boxes, call.rois = &rois.boxes[0, 0], rois.boxes.shape[0]
+        call.box_numbers = rois.boxes.shape[1]
         if rois.levels is not None:
             call.level_of_box = &rois.levels[0]
         call.bins, call.channels = <pooled*> view.at, view.shape[3 if channels_last else 1]
@@ -134,7 +156,11 @@ cdef class Kernels:
                 level.gradient = <pooled*> view.at
             call.images, call.map_channels = view.shape[0], view.shape[3 if channels_last else 1]
             level.height, level.width = view.shape[2 - channels_last], view.shape[3 - channels_last]
-            level.scale_y, level.scale_x = rois.scales[i]
+            level.scale_z = 1
+            if call.settings.depth:
+                level.scale_z, level.scale_y, level.scale_x = rois.scales[i]
+            else:
+                level.scale_y, level.scale_x = rois.scales[i]
         return 0
 
 

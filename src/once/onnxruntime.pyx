@@ -99,11 +99,11 @@ def call(function, *args, **options):
             return result
     finally:
         _thread.raised = outer
-    raise foremost(raised)  # here, where it does not get the runtime's error as its context
+    raise foremost(raised)  # here, so that it does not get the runtime's error as its context
 
 
 def is_about_arguments(error):
-    """Tell whether this package raised it of its arguments, rather than a signal handler amid its code."""
+    """Tell whether this package raised it about its arguments, and not a signal handler in its code."""
     if not isinstance(error, (TypeError, ValueError)):
         return False
     step = error.__traceback__
@@ -113,7 +113,7 @@ def is_about_arguments(error):
 
 
 cdef object foremost(list errors):
-    """Of errors that came together the one to raise: the first of those that are least expected."""
+    """Of several errors, the one to raise: the first of the least expected kind."""
     for error in errors:
         if not isinstance(error, Exception):
             return error
@@ -132,7 +132,7 @@ cdef forget_frames(error):
         while step is not None:
             try:
                 step.tb_frame.clear()
-            except RuntimeError:  # still runs, and thus is none of the node's
+            except RuntimeError:  # still runs, so it does not belong to the node
                 pass
             step = step.tb_next
         error = error.__context__
@@ -297,7 +297,7 @@ cdef OrtStatus* failure(OrtApi* api, error) noexcept:
         elif raised is not None:
             raised.append(error)
             forget_frames(error)
-            text = type(error).__name__  # its own text could be code, amid which a handler would raise
+            text = type(error).__name__  # its own text could run code, in which a handler would raise
         else:  # a thread of the runtime, where nobody waits for it
             text = f"{type(error).__name__}: {error}"
         return api.CreateStatus(code, text.encode(errors="replace"))

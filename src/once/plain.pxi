@@ -94,6 +94,7 @@ cdef class Plain:
         cdef Py_buffer* view
         cdef bint fits
         cdef Call* call = &self.call
+        cdef double[2] scales
         call.settings.single = self.kind == FLOAT32
         if type(boxes) is list:
             if len(<list> boxes) != call.images:
@@ -122,13 +123,13 @@ cdef class Plain:
                 self.copy_boxes(0, view, -1)
             self.close_view()
         call.boxes, call.rois, call.box_numbers = self.rows, count, BOX
+        scales[0] = scales[1] = self.level.scale_y
         # What rounds to 0 or infinity is for Python to refuse, and so is what is not defined.
         if call.settings.single and not 0 < <float> self.level.scale_y < INFINITY:
             return False
         for i in range(count):
             if not is_defined(
-                self.rows + BOX * i, BOX, call.images, self.level.scale_y, self.level.scale_x,
-                call.settings.aligned, call.settings.single,
+                self.rows + BOX * i, BOX, call.images, scales, call.settings.aligned, call.settings.single
             ):
                 return False
         return count > 0
@@ -204,8 +205,8 @@ def forward_plain(
     cdef Py_buffer* view = plain.view(input, 4)
     cdef Call* call = &plain.call
     y = x = output_size
-    if type(output_size) is tuple and len(<tuple> output_size) == 2:
-        y, x = <tuple> output_size
+    if (type(output_size) is tuple or type(output_size) is list) and len(output_size) == 2:
+        y, x = output_size
     if view == NULL or type(boxes) is _ndarray and out is not None and may_overlap(boxes, out):
         return None
     plain.kind = plain_kind(input)
@@ -233,12 +234,13 @@ def backward_plain(
     cdef Py_ssize_t shape[4]
     cdef int i, y = 1 if channels_last else 2
     if (
-        view == NULL or type(input_shape) is not tuple or len(<tuple> input_shape) != 4
+        view == NULL or type(input_shape) is not tuple and type(input_shape) is not list
+        or len(input_shape) != 4
         or type(boxes) is _ndarray and out is not None and may_overlap(boxes, out)
     ):
         return None
     for i in range(4):
-        side = (<tuple> input_shape)[i]
+        side = input_shape[i]
         if type(side) is not int or not 0 < side <= LONGEST:
             return None
         shape[i] = side
@@ -251,9 +253,9 @@ def backward_plain(
         and view.shape[0] == call.rois and view.shape[3 if channels_last else 1] == call.channels
     ):
         return None
-    return plain.fill(input_shape, out, BACKWARD, threads_for, num_threads)
+    return plain.fill(tuple(input_shape), out, BACKWARD, threads_for, num_threads)
 
 
 cdef bint may_overlap(object boxes, object out) except -1:
     """Whether boxes might lie in the array to fill: lists of them are read before that is, and copied."""
-    return out.base is not None or boxes.base is not None
+    return type(out) is not _ndarray or out.base is not None or boxes.base is not None

@@ -40,23 +40,49 @@ cdef size_t place_roi(const Call* call, RoI* roi, char* memory) noexcept nogil:
     return room.used + -room.used % 8
 
 
-cdef size_t place_draft(const Call* call, Draft* draft, int** slot, char* memory) noexcept nogil:
-    """Place what a thread drafts axes in, and its slots for `cover`; the bytes they take."""
-    cdef Room room = room_at(memory)
-    cdef Py_ssize_t lines = max(call.settings.bins_y, call.settings.bins_x)
-    cdef Py_ssize_t taps = max(call.taps_y, call.taps_x)
-    slot[0] = <int*> take(&room, max(call.height, call.map_width), sizeof(int))
-    draft.indptr = <int*> take(&room, lines + 1, sizeof(int))
-    draft.index = <Py_ssize_t*> take(&room, taps, sizeof(Py_ssize_t))
-    draft.weight = <double*> take(&room, taps, sizeof(double))
+cdef struct Drafts:  # what a thread drafts axes in
+    Draft axis  # any; of a volume, z times y
+    Draft z, y  # of a volume
+    int* slot  # for `cover`, and the strips of z and of y
+    Py_ssize_t* strip_z
+    Py_ssize_t* strip_y
+
+
+cdef inline Py_ssize_t longest_axis(const Call* call) noexcept nogil:
+    cdef Py_ssize_t depth = call.settings.depth
+    return max(max(call.height // depth if depth else call.height, call.map_width), depth)
+
+
+cdef void place_draft(
+    Room* room, const Call* call, Draft* draft, Py_ssize_t lines, Py_ssize_t taps
+) noexcept nogil:
+    draft.room = taps
+    draft.indptr = <int*> take(room, lines + 1, sizeof(int))
+    draft.index = <Py_ssize_t*> take(room, taps, sizeof(Py_ssize_t))
+    draft.weight = <double*> take(room, taps, sizeof(double))
     draft.by_start = draft.by_end = NULL
     draft.outside = NULL
     if call.direction == BOXES_BACKWARD:
-        draft.by_start = <double*> take(&room, taps, sizeof(double))
-        draft.by_end = <double*> take(&room, taps, sizeof(double))
+        draft.by_start = <double*> take(room, taps, sizeof(double))
+        draft.by_end = <double*> take(room, taps, sizeof(double))
     if has_candidates(call.settings.pooling):
-        draft.outside = <int*> take(&room, lines, sizeof(int))
+        draft.outside = <int*> take(room, lines, sizeof(int))
     draft.single = call.table.real_bytes == sizeof(float)
+
+
+cdef size_t place_drafts(const Call* call, Drafts* drafts, char* memory) noexcept nogil:
+    """Place what a thread drafts axes in; the bytes it takes."""
+    cdef Room room = room_at(memory)
+    cdef const Settings* settings = &call.settings
+    cdef Py_ssize_t bins_z = settings.bins_z, bins_y = settings.bins_y, depth = settings.depth, height
+    drafts.slot = <int*> take(&room, longest_axis(call), sizeof(int))
+    place_draft(&room, call, &drafts.axis, max(bins_y, settings.bins_x), max(call.taps_y, call.taps_x))
+    if depth:
+        bins_y, height = bins_y // bins_z, call.height // depth
+        place_draft(&room, call, &drafts.z, bins_z, most_taps(bins_z, settings.ratio, depth))
+        place_draft(&room, call, &drafts.y, bins_y, most_taps(bins_y, settings.ratio, height))
+        drafts.strip_z = <Py_ssize_t*> take(&room, depth, sizeof(Py_ssize_t))
+        drafts.strip_y = <Py_ssize_t*> take(&room, height, sizeof(Py_ssize_t))
     return room.used + -room.used % 64
 
 
@@ -66,9 +92,9 @@ cdef void plan_roi(const Call* call, Py_ssize_t i, int thread) noexcept nogil:
     cdef const Level* level = call.levels + visit.level
     cdef const double* box = call.boxes + call.box_numbers * visit.row
     cdef RoI* roi = call.planned + i
-    cdef Side y, x
-    cdef Draft draft
-    cdef int* slot
+    cdef Side x = side_of(&call.settings, level, box, X)
+    cdef Drafts drafts
+    cdef Draft* draft = &drafts.axis
     cdef int lines
     roi.row, roi.image, roi.level = visit.row, visit.image, level
     place_roi(call, roi, call.tables + i * call.table_bytes)
@@ -76,41 +102,70 @@ cdef void plan_roi(const Call* call, Py_ssize_t i, int thread) noexcept nogil:
         roi.frame = frame_of(&call.settings, level, box)
         find_rows_of_frame(&roi.frame, level.height, roi)
         return
-    place_draft(call, &draft, &slot, call.drafts + thread * call.draft_bytes)
+    place_drafts(call, &drafts, call.drafts + thread * call.draft_bytes)
 
-    y, x = side_of(&call.settings, level, box, True), side_of(&call.settings, level, box, False)
-    y.length -= call.margin
-    x.length -= call.margin
     draft.room = call.taps_y
-    draft_axis(call.settings.pooling, call.direction, &y, &draft)
-    if CHECKED:
-        check_draft(&draft, level.height + (call.settings.pooling == ROI_POOL))
+    lines = draft_volume_rows(call, box, &drafts, roi) if call.settings.depth else (
+        draft_rows(call, box, &drafts, roi)
+    )
     if call.transposed:
-        lines = cover(&draft, level.height, 1, slot, roi.map_row)
         roi.top, roi.bottom = 0, 0
         if lines:
             roi.top, roi.bottom = roi.map_row[0], roi.map_row[lines - 1] + 1
-        finish_axis(call, &draft, lines, 1, &roi.y, level.y_stride)
+        finish_axis(call, draft, lines, 1, &roi.y, level.y_stride)
     else:
         if call.tiled:
-            find_rows(&draft, roi)
-        finish_axis(call, &draft, 0, 0, &roi.y, level.y_stride)
+            find_rows(draft, level.height // call.settings.depth if call.settings.depth else 1, roi)
+        finish_axis(call, draft, 0, 0, &roi.y, level.y_stride)
 
+    x.length -= call.margin
     draft.room = call.taps_x
-    draft_axis(call.settings.pooling, call.direction, &x, &draft)
+    draft_axis(call.settings.pooling, call.direction, &x, draft)
     if CHECKED:
-        check_draft(&draft, level.width + (call.settings.pooling == ROI_POOL))
+        check_draft(draft, level.width + (call.settings.pooling == ROI_POOL))
     roi.strips = roi.runs = 0
     if call.strip_width:
-        roi.strips = cover(&draft, level.width, call.strip_width, slot, roi.strip)
+        roi.strips = cover(draft, level.width, call.strip_width, drafts.slot, roi.strip)
         roi.runs = find_runs(roi.strip, roi.strips, call.strip_width, roi.run)
         if CHECKED:
             check_strips(call, roi)
     if call.tiled:
-        find_columns(&draft, roi)
+        find_columns(draft, roi)
     finish_axis(
-        call, &draft, roi.strips, call.strip_width if call.transposed else 0, &roi.x, call.x_stride
+        call, draft, roi.strips, call.strip_width if call.transposed else 0, &roi.x, call.x_stride
     )
+
+
+cdef int draft_rows(const Call* call, const double* box, Drafts* drafts, RoI* roi) noexcept nogil:
+    """Draft the axis of rows, and cover it if it is to be transposed; returns how many rows that takes."""
+    cdef Side y = side_of(&call.settings, roi.level, box, Y)
+    y.length -= call.margin
+    draft_axis(call.settings.pooling, call.direction, &y, &drafts.axis)
+    if CHECKED:
+        check_draft(&drafts.axis, roi.level.height + (call.settings.pooling == ROI_POOL))
+    return cover(&drafts.axis, roi.level.height, 1, drafts.slot, roi.map_row) if call.transposed else 0
+
+
+cdef int draft_volume_rows(const Call* call, const double* box, Drafts* drafts, RoI* roi) noexcept nogil:
+    """`draft_rows` of a volume."""
+    cdef Side z = side_of(&call.settings, roi.level, box, Z), y = side_of(&call.settings, roi.level, box, Y)
+    cdef int i, j, slices, rows
+    draft_axis(call.settings.pooling, call.direction, &z, &drafts.z)
+    draft_axis(call.settings.pooling, call.direction, &y, &drafts.y)
+    if CHECKED:
+        check_draft(&drafts.z, z.length)
+        check_draft(&drafts.y, y.length)
+        check(drafts.z.indptr[z.bins] * <Py_ssize_t> drafts.y.indptr[y.bins] <= drafts.axis.room)
+    if not call.transposed:
+        multiply(&drafts.z, &drafts.y, y.length, &drafts.axis)
+        return 0
+    slices = cover(&drafts.z, z.length, 1, drafts.slot, drafts.strip_z)
+    rows = cover(&drafts.y, y.length, 1, drafts.slot, drafts.strip_y)
+    for i in range(slices):
+        for j in range(rows):
+            roi.map_row[i * rows + j] = drafts.strip_z[i] * y.length + drafts.strip_y[j]
+    multiply(&drafts.z, &drafts.y, rows, &drafts.axis)
+    return slices * rows
 
 
 cdef void finish_axis(
@@ -127,14 +182,20 @@ cdef void finish_axis(
         place(draft, axis, stride, <double> 0)
 
 
-cdef void find_rows(const Draft* y, RoI* roi) noexcept nogil:
-    """Note where each bin of y begins to read. A bin that reads nothing goes with its neighbour."""
+cdef void find_rows(const Draft* y, Py_ssize_t height, RoI* roi) noexcept nogil:
+    """Note where each bin of y begins to read, in whole slices of so many rows; of a map, of one each.
+
+    So the rows never fall, or if a box is mirrored never rise. A bin that reads nothing goes with its
+    neighbour.
+    """
     cdef int i, t
     for i in range(y.size):
         roi.first_row[i] = -1
         for t in range(y.indptr[i], y.indptr[i + 1]):
             if t == y.indptr[i] or y.index[t] < roi.first_row[i]:
                 roi.first_row[i] = <int> y.index[t]
+        if roi.first_row[i] >= 0:
+            roi.first_row[i] -= roi.first_row[i] % <int> height
     fill_gaps(roi.first_row, y.size)
     roi.top = min(roi.first_row[0], roi.first_row[y.size - 1])
     roi.bottom = max(roi.first_row[0], roi.first_row[y.size - 1]) + 1
@@ -170,7 +231,7 @@ cdef inline void fill_gaps(int* first, int lines) noexcept nogil:
 
 
 cdef int find_runs(const Py_ssize_t* strip, int strips, int width, Run* run) noexcept nogil:
-    """Join strips that follow on each other; returns how many runs they make."""
+    """Join strips that follow each other; returns how many runs they make."""
     cdef int s, r = -1
     for s in range(strips):
         if s == 0 or strip[s] != strip[s - 1] + width:

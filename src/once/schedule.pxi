@@ -1,5 +1,5 @@
-# One call, whichever its operator: its RoIs in the order of their visits, chunk by chunk, each chunk cut into
-# pieces for the threads and for the caches alike:
+# A call of any operator: its RoIs in the order of their visits, chunk by chunk, each chunk cut into
+# pieces that suit both threads and caches:
 #
 #     forward, gradient to boxes    levels x blocks of channels x tiles of rows x parts of the RoIs
 #     gradient to maps              levels x images x blocks of channels x tiles of rows
@@ -44,6 +44,12 @@ cdef int carry_out(Call* call) except -1:
                     call.count, num_threads=call.threads, schedule="static", use_threads_if=call.threads > 1
                 ):
                     add_channels(call, i)
+            if call.settings.outside_bytes:
+                # Each iteration writes bins of one RoI.
+                for i in prange(
+                    call.count, num_threads=call.threads, schedule="static", use_threads_if=call.threads > 1
+                ):
+                    fill_outside(call, call.planned + i)
             call.first += call.count
         if call.settings.at_most and ready:
             for i in range(call.threads):
@@ -62,7 +68,7 @@ cdef inline bint has_work(const Call* call) noexcept nogil:
 
 
 cdef bint open_call(Call* call) noexcept nogil:
-    """Share out the work and allocate; False where memory is short."""
+    """Divide the work and allocate; False if memory is short."""
     cdef const Settings* settings = &call.settings
     cdef Py_ssize_t i
     call.height = call.map_width = 0
@@ -96,14 +102,13 @@ cdef size_t place_call(Call* call, char* memory) noexcept nogil:
     """Place all that a call needs beside its arrays; the bytes it takes."""
     cdef Room room = room_at(memory)
     cdef RoI roi
-    cdef Draft draft
+    cdef Drafts drafts
     cdef Scratch scratch
-    cdef int* slot
     cdef size_t scratch_bytes = place_scratch(call, &scratch, NULL)
     cdef Py_ssize_t i
     cdef char* scratches
     call.table_bytes = place_roi(call, &roi, NULL)
-    call.draft_bytes = place_draft(call, &draft, &slot, NULL)
+    call.draft_bytes = place_drafts(call, &drafts, NULL)
     scratches = <char*> take(&room, call.threads, scratch_bytes)
     call.drafts = <char*> take(&room, call.threads, call.draft_bytes)
     call.scratch = <Scratch*> take(&room, call.threads, sizeof(Scratch))
@@ -115,8 +120,8 @@ cdef size_t place_call(Call* call, char* memory) noexcept nogil:
         for i in range(call.threads):
             place_scratch(call, call.scratch + i, scratches + i * scratch_bytes)
             call.scratch[i].computed = 0
-            place_draft(call, &draft, &slot, call.drafts + i * call.draft_bytes)
-            memset(slot, 0, max(call.height, call.map_width) * sizeof(int))
+            place_drafts(call, &drafts, call.drafts + i * call.draft_bytes)
+            memset(drafts.slot, 0, longest_axis(call) * sizeof(int))
     return room.used
 
 
@@ -231,7 +236,7 @@ cdef void locate(const Call* call, Py_ssize_t number, Piece* piece) noexcept nog
 
 
 cdef void locate_sums(const Call* call, Piece* piece, const Scratch* scratch) noexcept nogil:
-    """Say where the gradient to the rows of a piece is summed; with the first RoIs, begin with zeros."""
+    """Set where the gradient to the rows of a piece is summed; start from zeros with the first RoIs."""
     cdef const Level* level = piece.level
     cdef Rows* rows = &piece.rows
     cdef size_t size = call.table.real_bytes
@@ -270,3 +275,22 @@ cdef void add_channels(const Call* call, Py_ssize_t i) noexcept nogil:
         for c in range(call.channels):
             total += roi.to_corners[corner * call.channels + c]
         call.grad_boxes[4 * roi.row + corner] = scale * total
+
+
+cdef void fill_outside(const Call* call, const RoI* roi) noexcept nogil:
+    """Fill the bins whose sample lies outside the map: the lines of an axis that have no taps."""
+    cdef const Settings* settings = &call.settings
+    cdef Py_ssize_t bins = settings.bins_y * settings.bins_x, y, x, c
+    cdef Py_ssize_t step = 1 if settings.channels_last else bins
+    cdef size_t size = settings.outside_bytes
+    cdef char* first = <char*> call.bins + roi.row * call.channels * bins * size
+    cdef char* at
+    cdef Py_ssize_t pixel = call.channels if settings.channels_last else 1
+    cdef bint outside
+    for y in range(settings.bins_y):
+        outside = roi.y.indptr[y] == roi.y.indptr[y + 1]
+        for x in range(settings.bins_x):
+            if outside or roi.x.indptr[x] == roi.x.indptr[x + 1]:
+                at = first + (y * settings.bins_x + x) * pixel * size
+                for c in range(call.channels):
+                    memcpy(at + c * step * size, settings.outside, size)

@@ -7,14 +7,14 @@
 # a tile, steps of columns keep together what is near on the map.
 
 cdef enum:
-    PIECES = 8  # as many pieces a thread, where there is work enough, so that threads end together
-    PLANES = 4  # blocks of planes a thread that are enough, backward
+    PIECES = 8  # pieces per thread, if there is enough work, so that threads end together
+    PLANES = 4  # blocks of planes per thread that are enough, backward
     MOST_TILES = 1 << 10  # each looks at all RoIs, which must not cost more than pooling them
     TILE_REALS = 1 << 17  # numbers in a row tile of a channels-last map, backward: benchmarks/layouts.py
     TILED_CHANNELS = 32  # pixels of fewer channels stay in the caches as they are: benchmarks/layouts.py
     ROW_BATCH = 8  # rows that the x step of a channels-first map takes at once
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
-    NON_TEMPORAL_BYTES = 1 << 23  # results from so many on are written past the caches: ForwardSizeSuite
+    NON_TEMPORAL_BYTES = 1 << 23  # results of this size or more are non-temporal: ForwardSizeSuite
     LEAST_STAGED = 1 << 11  # bytes of a RoI in a block of planes: fewer are better written where they belong
     MOST_STAGED = 1 << 16
     SERIAL_BINS = 4096  # fewer results than this gain nothing from threads: benchmarks/latency.py
@@ -40,7 +40,10 @@ cdef void shape_call(Call* call) noexcept nogil:
     cdef Py_ssize_t channels = call.map_channels if settings.channels_last else 1
     cdef Py_ssize_t i
     cdef Level* level
-    call.taps_y = room_for_taps(pooling, settings.bins_y, settings.ratio, call.height)
+    if settings.depth:
+        call.taps_y = most_rows(call)
+    else:
+        call.taps_y = room_for_taps(pooling, settings.bins_y, settings.ratio, call.height)
     call.taps_x = room_for_taps(pooling, settings.bins_x, settings.ratio, call.map_width)
     call.lines_y, call.lines_x, call.weights_x = settings.bins_y, settings.bins_x, 1
     call.window, call.units, call.batch, call.pitch, call.strip_width = call.rois, 1, 1, 0, 0
@@ -93,7 +96,8 @@ cdef void shape_mean(Call* call) noexcept nogil:
     cdef bint narrow = call.table.narrow
     cdef Level* level
     cover_with_strips(call)
-    # Gradients are summed chunk by chunk, so the lanes must have no say in how many RoIs a chunk has.
+    call.sparse = is_crop(settings.pooling)
+    # Gradients are summed chunk by chunk, so the number of RoIs in a chunk must not depend on the lanes.
     call.window = 0
     call.non_temporal = not backward and call.rois * call.channels * area >= NON_TEMPORAL_BYTES // bytes
     if settings.channels_last:
@@ -150,7 +154,10 @@ cdef void shape_mean(Call* call) noexcept nogil:
             level.row_tiles = min(level.row_tiles, level.height)
         else:
             if call.tiled:
-                level.row_tiles = min(<Py_ssize_t> MOST_TILES, up(level.height, ROW_TILE))
+                # Bins of a volume begin with their slice: see `find_rows`.
+                level.row_tiles = min(
+                    <Py_ssize_t> MOST_TILES, settings.depth if settings.depth else up(level.height, ROW_TILE)
+                )
             level.parts = min(up(wanted, level.row_tiles), call.rois)
 
 

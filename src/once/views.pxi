@@ -7,6 +7,7 @@ cdef enum Kind:  # of map, as the kernels name themselves
     FLOAT16  # as its bits, since Cython has no such type
     BFLOAT16
     UINT8
+    INT8
 
 
 ctypedef fused number:
@@ -14,6 +15,7 @@ ctypedef fused number:
     double
     unsigned short
     unsigned char
+    signed char
 
 
 cdef struct View:
@@ -42,6 +44,8 @@ cdef View view_of_map(int kind, object array):
         return look[double](array)
     if kind == UINT8:
         return look["unsigned char"](array)
+    if kind == INT8:
+        return look["signed char"](array)
     return look["unsigned short"](array)
 
 
@@ -49,6 +53,6 @@ cdef View view_of_result(int kind, object array, bint written):
     """A result or gradient of what is pooled from such maps."""
     if kind == FLOAT64:
         return look_to_write[double](array) if written else look[double](array)
-    if kind == FLOAT32 or kind == UINT8:
+    if kind == FLOAT32 or kind == UINT8 or kind == INT8:
         return look_to_write[float](array) if written else look[float](array)
     return look_to_write["unsigned short"](array) if written else look["unsigned short"](array)

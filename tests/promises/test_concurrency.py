@@ -16,7 +16,7 @@ def results(operator, seed):
     rng = np.random.default_rng(seed)
     arguments = {"spatial_scale": 0.5, "sampling_ratio": 2, "aligned": True}
     channels = 2 if operator.position_sensitive else 19
-    call = operator.make(rng, (2, channels, 30, 31), 40, (7, 7), arguments)
+    call = operator.make(rng, (2, channels, 30, 31), 50, (7, 7), arguments)
     return [one.tobytes() for way in operator.directions for one in operator.run(way, call)]
 
 
@@ -87,7 +87,7 @@ def work_on_absurd_numbers(n):
             np.random.default_rng(0),
             {"spatial_scale": 1.0, "sampling_ratio": 2, "aligned": True},
         )
-        call = operator.make(rng, (2, 2, 30, 31), 40, (7, 7), arguments)
+        call = operator.make(rng, (2, 2, 30, 31), 50, (7, 7), arguments)
         expected = operator.run(direction, call, num_threads=1)
         for one, two in zip(operator.run(direction, call, num_threads=n), expected, strict=True):
             assert one.tobytes() == two.tobytes()

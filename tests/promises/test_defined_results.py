@@ -53,7 +53,7 @@ def test_extreme_coordinates(operator, direction):
         boxes = np.insert(rng.choice(signed, (2, 4)) * larger, 0, 0, axis=1).astype(dtype)
         settings = {"sampling_ratio": int(rng.integers(-1, 3)), "aligned": bool(rng.integers(2))}
         call = make(operator, dtype=dtype, boxes=boxes, **settings)
-        if not operator.by_image:  # whose scales are those of its maps
+        if not operator.by_image:  # with the scales of its maps
             call.arguments["spatial_scale"] = scale
         try:
             results = operator.run(direction, call)

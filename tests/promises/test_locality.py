@@ -1,6 +1,6 @@
 """A value that is not finite reaches what has it among its neighbours, and nothing else.
 
-Each channel is a trial of its own: one of its pixels, or of its bins, is spoiled. The textbook says what that
+Each channel is a separate trial: one of its pixels, or of its bins, is spoiled. The textbook says what that
 may change, and what it must.
 """
 
@@ -162,7 +162,7 @@ def test_gradients_to_boxes(operator, case):
 @every_direction
 @every_layout
 def test_boxes_that_miss_the_map(operator, direction, layout):
-    """They are 0, whatever the map holds; what is given to them reaches nothing."""
+    """They are 0 for any map, and their gradient reaches nothing."""
     call = make(operator, "wide", 5)
     boxes = call.boxes.copy()
     boxes[:, 1:5] = [500, 600, 520, 640]

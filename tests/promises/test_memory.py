@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from memory import ODD, amid, guarded, in_other_order, unaligned
-from narrow import INSTALLED, bits
+from narrow import BYTES, INSTALLED, bits
 from operators import (
     DIRECTIONS,
     FLOATS,
@@ -63,7 +63,7 @@ def run_changed(operator, direction, call, layout, change, names=None, **options
 @every_layout
 @pytest.mark.parametrize("name", ODD)
 def test_odd_memory(operator, direction, layout, name):
-    """Of all arrays at once, and of one at a time: those of a call may differ in what they are."""
+    """Of all arrays at once, and of one at a time: the arrays of a call may be of different kinds."""
     odd = ODD[name]
     for dtype in operator.dtypes:
         if dtype not in (*FLOATS, *INSTALLED):
@@ -131,7 +131,7 @@ def test_inputs_stay_as_they_are(operator, direction, layout):
 @with_out
 @every_layout
 def test_out(operator, direction, layout):
-    """It is filled whatever it held, in either order, and returned; what lies around it stays."""
+    """It is filled regardless of what it held, in either order, and returned; its surroundings stay."""
     for dtype in operator.dtypes:
         if dtype not in (*FLOATS, *INSTALLED):
             continue
@@ -162,7 +162,11 @@ def test_out(operator, direction, layout):
 @every_direction
 @every_layout
 def test_surroundings_are_not_used(operator, direction, layout):
-    """Whatever lies around the arrays, be it NaN."""
+    """Regardless of what lies around the arrays, even NaN."""
+
+    def around(dtype):
+        return np.iinfo(dtype).max if dtype in BYTES else np.nan
+
     for dtype, (shape, *rest) in itertools.product(operator.dtypes, SHAPES):
         if dtype not in (*FLOATS, *INSTALLED):
             continue
@@ -173,7 +177,7 @@ def test_surroundings_are_not_used(operator, direction, layout):
             direction,
             call,
             layout,
-            lambda array: amid(array, 255 if array.dtype == np.uint8 else np.nan, MARGIN)[0],
+            lambda array: amid(array, around(array.dtype), MARGIN)[0],
         )
         assert [bits(one) for one in results] == [bits(one) for one in expected]
 

@@ -1,4 +1,4 @@
-"""The same bits for every number of threads, every SIMD level and whatever other boxes are in the call."""
+"""The same bits for any number of threads, any SIMD level and any other boxes in the call."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ LEVELS = cyroialign.show_config(as_dict=True)["simd_levels"]
 FORCED = os.environ.get("CYROIALIGN_SIMD")
 THREADS = (2, 3, 64)
 CASES = {  # name -> (shape, boxes, output_size, spatial_scale, sampling_ratio, aligned)
-    # Small calls run on one thread whatever is asked for: each of these has many thousand bins.
+    # Small calls always run on one thread: each of these has many thousand bins.
     "one RoI": ((1, 64, 30, 41), 1, (14, 14), 1 / 4, 2, True),
     "fixed": ((2, 64, 50, 43), 60, (7, 7), 1 / 4, 2, True),
     "legacy": ((3, 37, 33, 27), 60, (5, 14), 1 / 16, 3, False),
@@ -98,7 +98,7 @@ def part_of(call, rows):
 @every_operator
 @every_layout
 def test_many_boxes(operator, layout):
-    """Calls with very many boxes are carried out in portions, which a caller cannot tell.
+    """Calls with very many boxes are carried out in chunks, which a caller cannot see.
 
     The gradient to a map is, but for rounding, the sum of what parts of the call give.
     """
@@ -118,7 +118,7 @@ def test_many_boxes(operator, layout):
 @every_operator
 @every_layout
 def test_gradients_of_images(operator, layout):
-    """That of an image does not depend on the boxes of others."""
+    """The gradient of an image does not depend on the boxes of others."""
     call = make(operator, "legacy")
     whole = operator.run("backward", call, layout)
     for image in range(3):
@@ -152,7 +152,7 @@ def digests_here():
 )
 @pytest.mark.parametrize("level", LEVELS[:-1])
 def test_simd_levels(level, digests_here, run_python):
-    """A cheap look: the suite itself is to be run at every level, with CYROIALIGN_SIMD."""
+    """A cheap check: the whole suite should be run at every level, with CYROIALIGN_SIMD."""
     code = f"""
         import json, test_same_bits
         assert test_same_bits.cyroialign.show_config(as_dict=True)["simd"] == {level!r}

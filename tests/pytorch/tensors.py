@@ -15,6 +15,7 @@ ORDERS = [torch.contiguous_format, torch.channels_last]
 SETTINGS = {  # what follows the output size
     "roi_align": [(0.5, 2, True), (0.7, -1, False)],
     "roi_align_rotated": [(0.5, 2, True, False), (0.7, -1, False, True)],
+    "prroi_pool": [(0.5,)],
     "ps_roi_align": [(0.5, 2), (0.7, -1)],
     "roi_pool": [(0.5,)],
 }
@@ -40,6 +41,21 @@ def boxes_for(name, boxes):
         return boxes
     index, first, last = boxes[:, :1], boxes[:, 1:3], boxes[:, 3:]
     return torch.cat([index, (first + last) / 2, last - first, 0.3 * last.sum(1, keepdim=True)], 1)
+
+
+def some_volume(order=torch.contiguous_format, dtype=torch.float32):
+    order = torch.channels_last_3d if order is torch.channels_last else order
+    return random((2, 6, 5, 8, 9), dtype, order)
+
+
+def some_boxes_3d(dtype=torch.float32):
+    """Boxes between whose samples and the edges of voxels there is room."""
+    corners = [
+        [0, 1.3, 1.2, 0.6, 5.1, 6.7, 3.9],
+        [1, -2.2, 3.3, -1.3, 7.3, 9.1, 7.7],
+        [1, 2, 3, 1, 4, 9, 2.3],
+    ]
+    return torch.tensor(corners, dtype=dtype)
 
 
 def of_images(boxes, images=SHAPE[0]):

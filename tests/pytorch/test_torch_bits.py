@@ -64,7 +64,7 @@ def test_same_bits_of_levels(dtype, order):
 
 
 @pytest.mark.parametrize("box_dtype", [*DTYPES, torch.int32], ids=str)
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint8], ids=str)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint8, torch.int8], ids=str)
 def test_types_may_differ(dtype, box_dtype):
     input = (random(SHAPE) * 99).abs().to(dtype)
     boxes = some_boxes(box_dtype)

@@ -224,7 +224,7 @@ def test_images_that_are_wrong(images):
         (torch.tensor([[0.0, 1, 1, NAN, 3]]), ValueError, r"boxes\[0\] must be finite"),
         (BOX[:, 1:], ValueError, r"boxes must have shape \(K, 5\), got \(1, 4\)"),
         (BOX.bool(), TypeError, "boxes must have a float or integer dtype, got bool"),
-        ([BOX[:, 1:]], ValueError, "one array an image, 2 for this input, got 1"),
+        ([BOX[:, 1:]], ValueError, "one array per image, 2 for this input, got 1"),
         ([BOX[:, 1:], BOX], ValueError, r"boxes\[1\] must have shape \(L, 4\), got \(1, 5\)"),
         ([BOX[:, 1:], BOX[:, 1:].bool()], TypeError, r"boxes\[1\] must have a float or .*, got torch.bool"),
         ([BOX[:, 1:], BOX[0, 1:]], ValueError, r"boxes\[1\] must have shape \(L, 4\), got \(4,\)"),

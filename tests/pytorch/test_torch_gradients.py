@@ -20,8 +20,8 @@ from tensors import (
 from torch.autograd import gradcheck, gradgradcheck
 
 import cyroialign.torch
+from cyroialign.torch import PrRoIPool2D, prroi_pool, prroi_pool2d, ps_roi_align, roi_align, roi_pool
 from cyroialign.torch import _operators as operators
-from cyroialign.torch import ps_roi_align, roi_align, roi_pool
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -44,6 +44,32 @@ def test_gradcheck_to_the_boxes(sampling_ratio, aligned):
         return roi_align(input, with_images(corners), BINS, 0.7, sampling_ratio, aligned)
 
     assert gradcheck(function, [input, smooth_boxes(True)])
+
+
+def test_gradcheck_of_prroi_pool_to_the_boxes():
+    """Anywhere: its gradient is continuous."""
+    input = random((2, 3, 8, 9), torch.float64).requires_grad_()
+    corners = torch.tensor([[1.0, 2.0, 5.0, 7.0], [-2.2, 3.3, 20.3, 9.1]], dtype=torch.float64)
+
+    def function(input, corners):
+        return prroi_pool(input, with_images(corners), BINS, 0.7)
+
+    def backward(grad_output, corners):
+        return operators.prroi_pool_backward(grad_output, with_images(corners), [2, 3, 8, 9], 0.7, 0.7)
+
+    assert gradcheck(function, [input, corners.requires_grad_()])
+    assert gradcheck(backward, [random((2, 3, *BINS), torch.float64).requires_grad_(), corners])
+
+
+def test_module_with_the_signature_of_the_original():
+    input, boxes = random(SHAPE).requires_grad_(), some_boxes().requires_grad_()
+    output = PrRoIPool2D(*BINS, 0.5)(input, boxes)
+    assert torch.equal(output, prroi_pool2d(input, boxes, *BINS, 0.5))
+    assert torch.equal(output, prroi_pool(input, boxes, BINS, 0.5))
+    output.sum().backward()
+    assert boxes.grad[:, 1:].any()
+    assert not boxes.grad[:, 0].any()
+    assert str(PrRoIPool2D(3, 2, 0.5)) == "PrRoIPool2D(pooled_height=3, pooled_width=2, spatial_scale=0.5)"
 
 
 def test_gradcheck_of_the_gradient_to_the_map():
@@ -96,11 +122,12 @@ def test_second_derivatives_that_there_are():
 
 def test_second_derivatives_that_there_are_not():
     input, corners = random((2, 3, 8, 9), torch.float64).requires_grad_(), smooth_boxes(True)
-    with pytest.raises(NotImplementedError, match="gradient of RoIAlign to its boxes"):
-        gradient_penalty(roi_align(input, with_images(corners), BINS), corners)
+    for pool in (roi_align, prroi_pool):
+        with pytest.raises(NotImplementedError, match=f"gradient of {pool.__name__} to its boxes"):
+            gradient_penalty(pool(input, with_images(corners), BINS), corners)
     x = {name: one.requires_grad_() for name, one in pyramid().items()}
     boxes = [one.requires_grad_() for one in boxes_of_levels()]
-    with pytest.raises(NotImplementedError, match="gradient of RoIAlign to its boxes"):
+    with pytest.raises(NotImplementedError, match="gradient of MultiScaleRoIAlign to its boxes"):
         gradient_penalty(pooler()(x, boxes, IMAGES), *boxes)
 
 

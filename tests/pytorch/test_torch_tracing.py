@@ -15,9 +15,11 @@ from tensors import (
     pyramid,
     random,
     some_boxes,
+    some_boxes_3d,
+    some_volume,
 )
 
-from cyroialign.torch import RoIAlign, ps_roi_align, roi_align, roi_align_rotated, roi_pool
+from cyroialign.torch import RoIAlign, prroi_pool, ps_roi_align, roi_align, roi_align_rotated, roi_pool
 from cyroialign.torch import _operators as operators
 
 
@@ -32,7 +34,7 @@ def opchecked():
         shapes = [side for one in x for side in one.shape]
         yield "roi_align", (input.requires_grad_(), boxes.requires_grad_(), BINS, 0.7, 0.7, 2, True)
         yield "roi_align", (input.detach().half(), boxes.detach().double(), BINS, 0.7, 0.7, -1, False)
-        yield "roi_align", ((input.detach() * 99).byte(), boxes.detach(), BINS, 0.7, 0.7, -1, False)
+        yield "roi_align", ((input.detach() * 99).char(), boxes.detach(), BINS, 0.7, 0.7, -1, False)
         yield "roi_align", (input.detach(), boxes[:0].detach(), BINS, 0.7, 0.7, -1, False)
         yield "roi_align_backward", (grad_output.requires_grad_(), boxes, SHAPE, 0.7, 0.7, 2, True)
         settled = (grad_output.detach(), input.detach(), boxes.detach())
@@ -40,12 +42,23 @@ def opchecked():
         rotated, settings = boxes_for("roi_align_rotated", boxes.detach()), (0.7, 0.7, -1, True, False)
         yield "roi_align_rotated", (input, rotated, BINS, *settings)
         yield "roi_align_rotated_backward", (grad_output, rotated, SHAPE, *settings)
+        yield "prroi_pool", (input, boxes, BINS, 0.7, 0.7)
+        yield "prroi_pool_backward", (grad_output, boxes, SHAPE, 0.7, 0.7)
+        yield "prroi_pool_boxes_backward", (*settled, 0.7, 0.7)
         yield "ps_roi_align", (input, boxes.detach(), BINS, 0.7, 0.7, 2)
         yield "ps_roi_align_backward", (ps_grad_output.requires_grad_(), boxes.detach(), SHAPE, 0.7, 0.7, 2)
         yield "roi_pool", (input, boxes.detach(), BINS, 0.7, 0.7)
         yield "roi_pool_backward", (grad_output.requires_grad_(), *settled[1:], BINS, 0.7, 0.7)
         values = random(SHAPE, order=order, seed=4).requires_grad_()
         yield "roi_pool_at_winners", (values, *settled[1:], BINS, 0.7, 0.7)
+        volume, rows_3d = some_volume(order), some_boxes_3d()
+        yield "roi_align_3d", (volume.requires_grad_(), rows_3d, (2, 3, 2), 1.0, 0.7, 0.7, 2, True)
+        grad_3d = torch.ones(len(rows_3d), volume.shape[1], 2, 3, 2).requires_grad_()
+        yield "roi_align_3d_backward", (grad_3d, rows_3d, volume.shape, 1.0, 0.7, 0.7, 2, True)
+        masks, places = random((COUNT, 1, 7, 7), order=order), boxes[:, 1:].detach()
+        yield "paste_masks", (masks, places, [20, 31], "torchvision", 1, None)
+        yield "paste_masks", (masks.half(), places.double(), [20, 31], "detectron2", 1, None)
+        yield "paste_masks", (masks, places, [20, 31], "detectron2", 1, 0.5)
         x = [one.requires_grad_() for one in x]
         yield "roi_align_levels", (x, rows.requires_grad_(), BINS, sizes, [], 2, 20.0, 2)
         yield "roi_align_levels_backward", (grad_levels.requires_grad_(), rows, shapes, sizes, [], 2, 20.0, 2)
@@ -80,6 +93,7 @@ class Detector(torch.nn.Module):
         others = ps_roi_align(fine, rows, (3, 2), 0.5), roi_pool(coarse, rows, 2, 0.25)
         turned = torch.nn.functional.pad(boxes.detach(), (0, 1), value=0.4)
         others += (roi_align_rotated(fine, [turned, turned[:1]], 2, 0.5),)
+        others = *others, prroi_pool(fine, rows, 2, 0.25)
         return crops, self.align(fine, [boxes, boxes[:1]]), *others
 
 
@@ -125,7 +139,14 @@ def test_export():
     count = torch.export.Dim("count", min=2)
     program = torch.export.export(Detector(), (*x.values(), boxes), dynamic_shapes=[None, None, {0: count}])
     called = {str(node.target) for node in program.graph.nodes}
-    for name in ("roi_align", "roi_align_rotated", "roi_align_levels", "ps_roi_align", "roi_pool"):
+    for name in (
+        "roi_align",
+        "roi_align_rotated",
+        "roi_align_levels",
+        "prroi_pool",
+        "ps_roi_align",
+        "roi_pool",
+    ):
         assert f"cyroialign.{name}.default" in called
     for given in (boxes, boxes[:2]):
         results, expected = program.module()(*x.values(), given), Detector()(*x.values(), given)

@@ -26,7 +26,7 @@ pytestmark = WITH_TANGENTS
 
 SMALL = (2, 6, 8, 9)
 SMALL_BOXES = with_images(smooth_boxes())
-NAMES = ["roi_align", "roi_align_rotated", "ps_roi_align", "roi_pool", "MultiScaleRoIAlign"]
+NAMES = ["roi_align", "roi_align_rotated", "prroi_pool", "ps_roi_align", "roi_pool", "MultiScaleRoIAlign"]
 
 
 def function(name, boxes=SMALL_BOXES):
@@ -35,9 +35,9 @@ def function(name, boxes=SMALL_BOXES):
         pool = MultiScaleRoIAlign(["p", "q"], BINS, 2, canonical_scale=8, canonical_level=1)
         corners, images = [boxes[:1, 1:], boxes[1:, 1:]], [(8, 9)] * 2
         return lambda x: pool({"p": x, "q": x[:, :, ::2, ::2]}, corners, images)
-    sampling = (0.7, 2, True)[: {"ps_roi_align": 2, "roi_pool": 1}.get(name)]
+    settings = (0.7, 2, True)[: {"ps_roi_align": 2, "prroi_pool": 1, "roi_pool": 1}.get(name)]
     rows = boxes_for(name, boxes)
-    return lambda x: getattr(cyroialign.torch, name)(x, rows, BINS, *sampling)
+    return lambda x: getattr(cyroialign.torch, name)(x, rows, BINS, *settings)
 
 
 def cubed(name, boxes=SMALL_BOXES):
