@@ -1,5 +1,5 @@
-# Boxes, rows of (batch_index, x1, y1, x2, y2), or of volumes (batch_index, x1, y1, z1, x2, y2, z2), or rotated
-# (batch_index, cx, cy, width, height, angle): which are defined, and in which order they are visited.
+# Boxes, rows of (batch_index, x1, y1, x2, y2), or of volumes (batch_index, x1, y1, z1, x2, y2, z2), or
+# rotated (batch_index, cx, cy, width, height, angle): which are defined, and in which order they are visited.
 
 cdef enum:
     BOX = 5  # numbers of a box of a map
