@@ -4,6 +4,7 @@ import numpy as np
 
 import cyroialign
 from cyroialign.bench import WORKLOADS
+from cyroialign.bench.problem import rotated
 
 from .common import Arrays, names
 
@@ -39,6 +40,33 @@ class PoolBackwardSuite(PoolSuiteBase):
 
     def time_backward(self, workload, layout):
         cyroialign.roi_pool_backward(self.gradient, self.features, self.boxes, self.bins, **self.settings)
+
+
+class RotatedSuiteBase(Arrays):
+    """RoIAlignRotated on one thread."""
+
+    params = (names(["P4-box"]), ("NCHW", "NHWC"))
+    param_names = ("workload", "layout")
+
+    def setup(self, workload, layout):
+        self.prepare(WORKLOADS[workload], layout, threads=1)
+        self.boxes = np.column_stack([self.boxes[:, 0], rotated(self.boxes[:, 1:])])
+
+
+class RotatedForwardSuite(RotatedSuiteBase):
+    """Forward."""
+
+    def time_forward(self, workload, layout):
+        cyroialign.roi_align_rotated(self.features, self.boxes, self.bins, out=self.output, **self.options)
+
+
+class RotatedBackwardSuite(RotatedSuiteBase):
+    """Backward."""
+
+    def time_backward(self, workload, layout):
+        cyroialign.roi_align_rotated_backward(
+            self.gradient, self.boxes, self.features.shape, out=self.grad_input, **self.options
+        )
 
 
 class IntegralSuiteBase(Arrays):

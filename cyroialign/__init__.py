@@ -21,6 +21,11 @@ from cyroialign.operators.ps_roi_pool import PSRoIPool, ps_roi_pool, ps_roi_pool
 from cyroialign.operators.roi_align import RoIAlign, roi_align, roi_align_backward
 from cyroialign.operators.roi_align_3d import RoIAlign3D, roi_align_3d, roi_align_3d_backward
 from cyroialign.operators.roi_align_boxes import roi_align_boxes_backward
+from cyroialign.operators.roi_align_rotated import (
+    RoIAlignRotated,
+    roi_align_rotated,
+    roi_align_rotated_backward,
+)
 from cyroialign.operators.roi_pool import RoIPool, roi_pool, roi_pool_backward
 from cyroialign.pyramid.anchors import AnchorGenerator
 from cyroialign.pyramid.fpn import FeaturePyramidNetwork
@@ -36,6 +41,7 @@ __all__ = [
     "PrRoIPool",
     "RoIAlign",
     "RoIAlign3D",
+    "RoIAlignRotated",
     "RoIPool",
     "__version__",
     "assign_levels",
@@ -58,6 +64,8 @@ __all__ = [
     "roi_align_3d_backward",
     "roi_align_backward",
     "roi_align_boxes_backward",
+    "roi_align_rotated",
+    "roi_align_rotated_backward",
     "roi_pool",
     "roi_pool_backward",
     "set_num_threads",

@@ -20,6 +20,7 @@ cdef enum:  # a pooling: what becomes of a bin; the order is that of _kernels/__
     PRROI_POOL
     CROP_BILINEAR
     CROP_NEAREST
+    ROI_ALIGN_ROTATED
     POOLINGS
 
 
@@ -50,6 +51,7 @@ cdef enum:  # buffers of a thread, in numbers of type real; src/once/shapes.pxi 
     GRAD_LINE
     GRAD_BINS
     GRADIENT  # rows of a gradient, where it is narrower than its sums
+    PATCHED  # patches of the samples of a rotated box
     BUFFERS
 
 
@@ -58,6 +60,7 @@ cdef struct Settings:  # of a call
     Py_ssize_t bins_y, bins_x
     int ratio  # samples a bin on each axis; 0: adaptive
     bint aligned
+    bint clockwise  # angles of boxes
     bint single  # T is float, not double
     bint channels_last
     int threads
@@ -76,6 +79,13 @@ cdef struct Axis:
     real* by_start  # how the weights change with the edges of the box: of the gradient to boxes
     real* by_end
     int* outside  # of each line: of a maximum
+
+
+cdef struct Frame:  # a rotated box on its map, in numbers of the type T
+    double x, y  # of its centre
+    double width, height
+    double sine, cosine
+    double slack  # more than rounding moves a sample, in pixels
 
 
 cdef struct Level:  # one map of those that a call pools from
@@ -110,6 +120,11 @@ cdef struct RoI:  # one box and its tables
     int* high
     Py_ssize_t top, bottom  # rows [top, bottom): forward, where bins begin; backward, all that it adds to
     double* to_corners  # gradient to boxes: [x1, y1, x2, y2][channel]
+    Frame frame  # of a rotated box, which has no axes
+
+
+cdef struct Patch:  # samples of a rotated bin: rows [top, bottom) of columns [left, right)
+    double top, bottom, left, right
 
 
 cdef struct Rows:  # some rows of one image of a gradient, and a block of their channels

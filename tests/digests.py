@@ -30,6 +30,7 @@ MODES = ("avg", "max", "onnx_max")
 FORWARD = tuple(f"{name} {mode}" for name in ("roi_align", "MultiScaleRoIAlign") for mode in MODES)
 FORWARD += ("roi_pool", "ps_roi_align", "ps_roi_pool", "prroi_pool")
 FORWARD += ("roi_align_3d",)
+FORWARD += ("roi_align_rotated",)
 FORWARD += ("crop_and_resize bilinear", "crop_and_resize nearest")
 PASTES = ("paste_masks torchvision", "paste_masks detectron2", "paste_masks threshold")
 DIRECTIONS = (*FORWARD, *(f"{name} backward" for name in FORWARD), "roi_align_boxes_backward")
@@ -40,6 +41,7 @@ WITHOUT_MAPS = ("roi_align avg backward", "ps_roi_align backward", "ps_roi_pool 
 WITHOUT_MAPS += ("prroi_pool backward",)
 WITHOUT_MAPS += ("roi_align_3d backward",)
 WITHOUT_MAPS += tuple(f"crop_and_resize {method} backward" for method in ("bilinear", "nearest"))
+WITHOUT_MAPS += ("roi_align_rotated backward",)
 LAYOUTS = ("NCHW", "NHWC")
 BOXES = ("ordinary", "outside", "zero-size", "inverted", "huge", "whole pixels")
 SMALL = (*BOXES, "mixed", "spoiled")  # with boxes of all kinds; with NaN, infinities and -0 as well
@@ -164,7 +166,7 @@ def numbers(rng, shape, dtype, layout, spoiled):
 
 
 def inputs(call, name):
-    """Return the maps (those of a pyramid, or one), the gradient to the result, and boxes (K, 5)."""
+    """Return the maps (those of a pyramid, or one), the gradient to the result, and boxes, one a row."""
     rng = generator(f"numbers of {name}")
     images, channels, height, width = call.shape
     dtype, levels, scale = dtype_of(call.dtype), 1, call.spatial_scale
@@ -178,6 +180,9 @@ def inputs(call, name):
     grads = numbers(rng, shape, result_of(dtype), call.layout, call.spoiled)
     index = np.sort(rng.integers(images, size=call.rois))
     corners = corners_of(rng, call.boxes, call.rois, height, width) / scale
+    if call.direction.startswith("roi_align_rotated"):
+        first, last = corners[:, :2], corners[:, 2:]
+        corners = np.hstack([(first + last) / 2, last - first, 8 * rng.random((call.rois, 1)) - 4])
     rows = np.column_stack([index, np.floor(corners) if call.box_dtype == "int64" else corners])
     return maps, grads, rows.astype(call.box_dtype)
 
@@ -239,7 +244,7 @@ def results(call, name, num_threads):
         return [cyroialign.prroi_pool_boxes_backward(grads, *maps, boxes, call.spatial_scale, **shared)]
 
     function = getattr(cyroialign, f"{operator}_backward" if backward else operator)
-    sampling = sampling[: {"roi_align": 3, "ps_roi_align": 2}.get(operator, 1)]
+    sampling = sampling[: {"roi_align": 3, "roi_align_rotated": 3, "ps_roi_align": 2}.get(operator, 1)]
     if mode:
         shared["mode"] = mode
     if not backward:

@@ -21,6 +21,7 @@ import reference_maximum
 import reference_pools
 import reference_prroi_pool
 import reference_pyramid
+import reference_rotated
 from narrow import BYTES, NARROW, dtype_of, numbers, result_of
 
 import cyroialign
@@ -289,6 +290,50 @@ def position_sensitive_mean(direction, call):
     return mean("backward", call._replace(arguments=arguments, grad_output=spread), bounded=True)
 
 
+def rotated(direction, call, bounded=False):
+    """RoIAlignRotated."""
+    options = {"dtype": geometry(call)}
+    if bounded:
+        options["samples"] = reference_rotated.distinct_samples
+    boxes, rest, input, grads = call.boxes, call.arguments.values(), call.maps[0], call.grad_output
+    if direction == "forward":
+        return (reference_rotated.roi_align_rotated(input, boxes, call.output_size, *rest, **options),)
+    return (reference_rotated.roi_align_rotated_backward(grads, boxes, input.shape, *rest, **options),)
+
+
+# Rotated boxes, whose numbers are others
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotated(Operator):
+    """RoIAlignRotated: boxes that are drawn by their corners get an angle, of which each has its own."""
+
+    def make(self, rng, shape, count, output_size, arguments, dtype="float32", boxes=None, spoiled=None):  # noqa: D102
+        arguments = {"clockwise": False, **arguments}
+        if boxes is not None:
+            boxes = turned(boxes)
+        return super().make(rng, shape, count, output_size, arguments, dtype, boxes, spoiled)
+
+    def random_boxes(self, rng, count, shape, spatial_scale):  # noqa: D102
+        return turned(super().random_boxes(rng, count, shape, spatial_scale))
+
+
+ANGLES = (0.3, 0.0, -2.5, math.pi / 2, 12.0, -0.04)
+
+
+def turned(boxes):
+    """Boxes with angles, (K, 6), of the same type, for boxes with corners."""
+    if boxes.shape[1] != 5:
+        return boxes
+    index, first, last = boxes[:, :1], boxes[:, 1:3], boxes[:, 3:]
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = np.longdouble if boxes.dtype.kind == "f" else np.int64
+        sides = last.astype(wide) - first
+        centres = first + (sides / 2 if boxes.dtype.kind == "f" else sides // 2)
+        angles = np.resize(ANGLES, (len(boxes), 1))
+        return np.hstack([index, centres, sides, angles]).astype(boxes.dtype)
+
+
 # Volumes, of which a map is one
 
 
@@ -396,6 +441,9 @@ OPERATORS = {
         functools.partial(pool, "roi_pool"),
         gradient_takes=("input", "output_size"),
         linear=False,
+    ),
+    "roi_align_rotated": Rotated(
+        "roi_align_rotated", ROI_ALIGN | {"clockwise": (False, True)}, rotated, columns=6, quick=False
     ),
     "prroi_pool": Operator("prroi_pool", SCALE, integral, ("backward", "boxes")),
     "ps_roi_align": Operator(

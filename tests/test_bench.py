@@ -13,7 +13,7 @@ from cyroialign.bench import peers as others
 from cyroialign.bench import report
 from cyroialign.bench.command import QUICK_ROUNDS
 from cyroialign.bench.ours import ours
-from cyroialign.bench.problem import OPERATORS, POSITION_SENSITIVE, Row
+from cyroialign.bench.problem import OPERATORS, POSITION_SENSITIVE, Row, rotated
 from cyroialign.bench.progress import Progress
 
 OURS = [
@@ -141,10 +141,15 @@ def test_rows_pool_what_they_say(operator):
     problem = workload.problem(1, operator)
     rows = {row.direction: row for row in reversed(ours(problem)) if row.layout == "NCHW"}
     given = (problem.boxes, 7, 1 / workload.stride)
+
+    def turned():
+        return np.column_stack([problem.images, rotated(problem.corners)]).astype(np.float32)
+
     expected = {
         "roi_align": lambda x: cyroialign.roi_align(x, *given, 2, True),
         "max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="max"),
         "onnx_max": lambda x: cyroialign.roi_align(x, *given, 2, True, mode="onnx_max"),
+        "roi_align_rotated": lambda x: cyroialign.roi_align_rotated(x, turned(), *given[1:], 2),
         "roi_align_3d": lambda x: cyroialign.roi_align_3d(x, *given, 2, True),
         "roi_pool": lambda x: cyroialign.roi_pool(x, *given),
         "prroi_pool": lambda x: cyroialign.prroi_pool(x, *given),

@@ -8,8 +8,8 @@ SRC = pathlib.Path(__file__).parent.parent / "src"
 MAY_NEED = {
     ".": {"kernels/"},
     "once": {"call", "once/", "geometry/"},
-    "geometry": set(),
-    "kernels": {"call", "kernels/"},
+    "geometry": {"geometry/"},
+    "kernels": {"call", "kernels/", "geometry/"},  # of a rotated box, which has no tables
 }
 FOREIGN = ("libc", "cpython", "cython", "Python.h", "numpy")
 NEEDS = re.compile(

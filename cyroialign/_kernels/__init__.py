@@ -42,7 +42,7 @@ __all__ = [
 
 LEVELS = ("baseline", "avx2", "avx512")  # slowest first
 MEAN, MAX, ONNX_MAX, ROI_POOL, PS_ROI_ALIGN, PS_ROI_POOL, PRROI_POOL = range(7)  # as in src/call.pxd
-CROP_BILINEAR, CROP_NEAREST = 7, 8
+CROP_BILINEAR, CROP_NEAREST, ROI_ALIGN_ROTATED = 7, 8, 9
 FORWARD, BACKWARD, BOXES_BACKWARD = range(3)
 
 

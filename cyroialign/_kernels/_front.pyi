@@ -15,6 +15,7 @@ class RoIs:
         levels: np.ndarray | None,
         aligned: bool,
         single: bool,
+        clockwise: bool = False,
     ) -> None: ...
 
 class CallSettings:

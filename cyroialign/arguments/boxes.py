@@ -1,4 +1,4 @@
-"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2), or of volumes with z1 and z2."""
+"""Every way to write boxes -> rows of (batch_index, x1, y1, x2, y2), or with the numbers of other boxes."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from cyroialign.arguments import dtypes, validation
 
 
 class Boxes(NamedTuple):
-    """Checked boxes: for the kernels, and as rows of (batch_index, x1, y1, x2, y2), or with z1 and z2.
+    """Checked boxes: for the kernels, and as rows of the batch index and the numbers of a box.
 
     scales has (y, x), or (z, y, x), for each level; single: T is float32; given: the user's arrays.
     """
@@ -30,11 +30,26 @@ def read_boxes(
     return _checked(boxes, rows, images, scales, None, aligned, single, given)
 
 
+def read_rotated_boxes(
+    boxes: Any,
+    batch_indices: Any,
+    images: int,
+    dtype: np.dtype,
+    spatial_scale: Any,
+    aligned: bool,
+    clockwise: bool,
+) -> Boxes:
+    """Read rotated boxes: (cx, cy, width, height, angle) in place of corners."""
+    rows, single, given = _read(boxes, batch_indices, images, dtype, validation.ROTATED)
+    scales = (validation.spatial_scale(spatial_scale, single),)
+    return _checked(boxes, rows, images, scales, None, aligned, single, given, clockwise)
+
+
 def read_boxes_of_volumes(
     boxes: Any, batch_indices: Any, images: int, dtype: np.dtype, spatial_scale: Any, aligned: bool
 ) -> Boxes:
     """Read the boxes of a call on volumes, rows of (batch_index, x1, y1, z1, x2, y2, z2)."""
-    rows, single, given = _read(boxes, batch_indices, images, dtype, columns=7)
+    rows, single, given = _read(boxes, batch_indices, images, dtype, validation.CORNERS_3D)
     scales = (validation.volume_spatial_scale(spatial_scale, single),)
     return _checked(boxes, rows, images, scales, None, aligned, single, given)
 
@@ -73,9 +88,10 @@ def _checked(
     aligned: bool,
     single: bool,
     given: list[np.ndarray],
+    clockwise: bool = False,
 ) -> Boxes:
     """Refuse the first box for which no result is defined."""
-    rois = RoIs(rows, images, scales, levels, aligned, single)
+    rois = RoIs(rows, images, scales, levels, aligned, single, clockwise)
     if rois.bad >= 0:
         row = rois.bad
         where = place_in_list(boxes, row) if is_by_image(boxes) else f"boxes[{row}]"
@@ -85,20 +101,24 @@ def _checked(
 
 
 def _read(
-    boxes: Any, batch_indices: Any, images: int, dtype: np.dtype, columns: int = 5
+    boxes: Any,
+    batch_indices: Any,
+    images: int,
+    dtype: np.dtype,
+    numbers: tuple[str, ...] = validation.CORNERS,
 ) -> tuple[np.ndarray, bool, list[np.ndarray]]:
-    """Rows of (batch_index, x1, y1, x2, y2) in float64, in which every index and float32 coordinate is exact.
+    """Rows of batch index and numbers in float64, in which every index and float32 coordinate is exact.
 
     Then whether the geometry is computed in float32, the type T of the contract, and the user's arrays.
     """
     if is_by_image(boxes, batch_indices):
-        rows, box_dtype, given = _read_list(boxes, batch_indices, images, columns)
+        rows, box_dtype, given = _read_list(boxes, batch_indices, images, numbers)
     elif batch_indices is None:
-        array = _corners(boxes, "boxes", columns)
+        array = _corners(boxes, "boxes", len(numbers) + 1, indexed=True)
         # Always a copy: the kernels rely on indices that nobody can change after the check.
         rows, box_dtype, given = np.array(array, np.float64, order="C"), array.dtype, [array]
     else:
-        array = _corners(boxes, "boxes", columns - 1)
+        array = _corners(boxes, "boxes", len(numbers))
         index = validation.batch_index_array(batch_indices, len(array))
         rows, box_dtype, given = _join(index, array), array.dtype, [array, index]
     return rows, _is_single(dtype, box_dtype), given
@@ -115,18 +135,18 @@ def is_by_image(boxes: Any, batch_indices: Any = None) -> bool:
 
 
 def _read_list(
-    boxes: list[Any] | tuple[Any, ...], batch_indices: Any, images: int, columns: int
+    boxes: list[Any] | tuple[Any, ...], batch_indices: Any, images: int, numbers: tuple[str, ...]
 ) -> tuple[np.ndarray, np.dtype, list[np.ndarray]]:
-    validation.list_of_boxes(boxes, batch_indices, images, columns)
-    given = [_corners(one, f"boxes[{i}]", columns - 1) for i, one in enumerate(boxes)]
+    validation.list_of_boxes(boxes, batch_indices, images, numbers)
+    given = [_corners(one, f"boxes[{i}]", len(numbers)) for i, one in enumerate(boxes)]
     if not given:
-        return np.empty((0, columns)), dtypes.FLOAT32, given
+        return np.empty((0, len(numbers) + 1)), dtypes.FLOAT32, given
     index = np.repeat(np.arange(images), [len(one) for one in given])
     return _join(index, np.concatenate(given)), np.result_type(*given), given
 
 
-def _corners(value: Any, name: str, columns: int) -> np.ndarray:
-    array = validation.box_array(value, name, columns)
+def _corners(value: Any, name: str, columns: int, indexed: bool = False) -> np.ndarray:
+    array = validation.box_array(value, name, columns, indexed)
     if array.dtype.itemsize > 8:  # a longdouble beyond float64 becomes infinite, and that is refused
         with np.errstate(over="ignore"):
             array = array.astype(np.float64)

@@ -12,15 +12,15 @@ from cyroialign.arguments import dtypes, foreign
 
 MODES = ("avg", "max", "onnx_max")
 LAYOUTS = ("NCHW", "NHWC")
+CORNERS = ("x1", "y1", "x2", "y2")
+CORNERS_3D = ("x1", "y1", "z1", "x2", "y2", "z2")
+ROTATED = ("cx", "cy", "width", "height", "angle")
+NUMBERS_OF_BOXES = {len(one): one for one in (CORNERS, CORNERS_3D, ROTATED)}
 VOLUME_LAYOUTS = ("NCDHW", "NDHWC")
 MAX_SAMPLING_RATIO = 32767
 FLOAT32_RANGE = (2.0**-150, 2.0**128 - 2.0**103)  # what lies between, rounds to a float32 above 0 and finite
 MAX_LENGTH = 2**31 - 1  # of an axis of a map or a grid of bins: tables number pixels and bins with 32 bits
 MAX_ROWS = 2**27 - 1  # of a volume, bins counting twice: an axis of length n has up to 4 * n + 8 * bins taps
-NUMBERS_OF_BOXES = {
-    5: "batch_index, x1, y1, x2, y2",
-    7: "batch_index, x1, y1, z1, x2, y2, z2",
-}
 
 as_array, _kind = foreign.as_array, foreign.kind
 
@@ -266,8 +266,11 @@ def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str)
         raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {array.dtype}")
 
 
-def box_array(value: Any, name: str, columns: int) -> np.ndarray:
-    """Check dtype and shape of boxes, (K, columns); an empty list becomes (0,)."""
+def box_array(value: Any, name: str, columns: int, indexed: bool = False) -> np.ndarray:
+    """Check dtype and shape of boxes, (K, columns); an empty list becomes (0,).
+
+    indexed: the first column has batch indices.
+    """
     array = foreign.numbers_of(value, name)
     if array.shape == (0,):
         return np.empty((0, columns), bool)  # no type of its own: beside others it changes none
@@ -276,15 +279,15 @@ def box_array(value: Any, name: str, columns: int) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         hint = "; give the arrays of all images as a list" if array.dtype == object else ""
         raise TypeError(f"{name} must have a float or integer dtype, got {array.dtype}{hint}")
-    box_shape(array.shape, name, columns)
+    box_shape(array.shape, name, columns, indexed)
     return array
 
 
-def box_shape(shape: tuple[int, ...], name: str, columns: int) -> None:
+def box_shape(shape: tuple[int, ...], name: str, columns: int, indexed: bool = False) -> None:
     if len(shape) != 2 or shape[1] != columns:
         hint = (
             f"; (K, {columns - 1}) needs batch_indices, or a list of one array per image"
-            if columns in NUMBERS_OF_BOXES and shape[1:] == (columns - 1,)
+            if indexed and shape[1:] == (columns - 1,)
             else ""
         )
         rows = "L" if name.endswith("]") else "K"
@@ -308,13 +311,15 @@ def is_list_of_rows(boxes: list[Any] | tuple[Any, ...], batch_indices: Any = Non
     return isinstance(first, (list, tuple)) and bool(first) and isinstance(first[0], numbers.Real)
 
 
-def list_of_boxes(boxes: Sequence[Any], batch_indices: Any, images: int, columns: int = 5) -> None:
+def list_of_boxes(
+    boxes: Sequence[Any], batch_indices: Any, images: int, numbers: tuple[str, ...] = CORNERS
+) -> None:
     if batch_indices is not None:
         raise ValueError("a list of boxes has one array per image already: omit batch_indices")
     if len(boxes) != images:
         raise ValueError(
             f"a list of boxes must have one array per image, {images} for this input, got {len(boxes)}; "
-            f"rows of ({NUMBERS_OF_BOXES[columns]}) must come as one array or as lists of numbers"
+            f"rows of (batch_index, {', '.join(numbers)}) must come as one array or as lists of numbers"
         )
 
 
@@ -344,9 +349,9 @@ def room_for_volume_boxes(lengths: Sequence[int], bins: Sequence[int], boxes: in
 def raise_bad_box(
     box: np.ndarray, where: str, images: int, spatial_scale: tuple[float, ...], single: bool
 ) -> NoReturn:
-    """Report what is wrong with the box, a row of `NUMBERS_OF_BOXES`, that the kernels refused."""
+    """Report what is wrong with the box, a row of its batch index and numbers, that the kernels refused."""
     index, *corners = box.tolist()
-    names = NUMBERS_OF_BOXES[len(box)].removeprefix("batch_index, ")
+    names = ", ".join(NUMBERS_OF_BOXES[len(corners)])
     if not index.is_integer():
         raise ValueError(f"{where} has batch_index {index}, which is not a whole number")
     if not 0 <= index < images:

@@ -11,7 +11,7 @@ import numpy as np
 
 import cyroialign
 from cyroialign.arguments import dtypes
-from cyroialign.bench.problem import TOLERANCE, Problem, Row
+from cyroialign.bench.problem import TOLERANCE, Problem, Row, rotated
 
 FLOOR = "floor"  # the name of the row that no library can beat by much
 OURS = ("cyroialign", "level-by-level")  # how the names of our rows begin
@@ -80,6 +80,9 @@ def _of_one_map(
     name = "roi_align" if operator in ("max", "onnx_max") else operator
     sampling: dict[str, tuple[Any, ...]] = {"ps_roi_align": (scale, ratio)}
     sampling["roi_align"] = sampling["roi_align_3d"] = (scale, ratio, True)
+    if name == "roi_align_rotated":
+        sampling[name] = sampling["roi_align"]
+        boxes = np.column_stack([boxes[:, 0], rotated(problem.corners)])
     given = sampling.get(name, (scale,))
     known = (features, boxes, problem.bins) if name == "roi_pool" else (boxes, features.shape)
     forward, backward = getattr(cyroialign, name), getattr(cyroialign, f"{name}_backward")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from cyroialign.bench.problem import Problem, Row
+from cyroialign.bench.problem import Problem, Row, rotated
 
 Decorator: TypeAlias = Callable[[Callable[[], Any]], Callable[[], Any]]
 
@@ -142,13 +142,17 @@ def _opencv(problem: Problem) -> list[Row]:
 
 def _openvino(problem: Problem) -> list[Row]:
     openvino = importlib.import_module("openvino")
-    ops = importlib.import_module("openvino.opset9")
-    arrays = [array.copy() for array in (problem.features, problem.corners, problem.images)]
+    turned = problem.operator == "roi_align_rotated"
+    ops = importlib.import_module("openvino.opset15" if turned else "openvino.opset9")
+    boxes = rotated(problem.corners) if turned else problem.corners
+    arrays = [array.copy() for array in (problem.features, boxes, problem.images)]
     inputs = [ops.parameter(array.shape, array.dtype) for array in arrays]
     bins, ratio, scale = problem.bins, problem.sampling_ratio, problem.spatial_scale
-    mode = "max" if problem.operator == "max" else "avg"
-    # OpenVINO's "half_pixel" is another rule: (x + 0.5) * scale - 0.5.
-    node = ops.roi_align(*inputs, bins, bins, ratio, scale, mode, aligned_mode="half_pixel_for_nn")
+    if turned:
+        node = ops.roi_align_rotated(*inputs, bins, bins, ratio, scale, False)
+    else:  # OpenVINO's "half_pixel" is another rule: (x + 0.5) * scale - 0.5.
+        mode = "max" if problem.operator == "max" else "avg"
+        node = ops.roi_align(*inputs, bins, bins, ratio, scale, mode, aligned_mode="half_pixel_for_nn")
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     config = hints | {"INFERENCE_NUM_THREADS": str(problem.threads)}
     model = openvino.Model([node], inputs, "roi_align")
@@ -312,7 +316,7 @@ PEERS = [
         ("openvino",),
         "CPU, its own INFERENCE_NUM_THREADS = threads, f32, LATENCY, half_pixel_for_nn (as aligned=True)",
         _openvino,
-        ("roi_align", "max"),
+        ("roi_align", "max", "roi_align_rotated"),
     ),
     Peer(
         "torchvision",

@@ -13,6 +13,7 @@ OPERATORS = {  # by the name that the command line takes
     "max": "RoIAlign, mode='max', aligned=True",
     "onnx_max": "RoIAlign, mode='onnx_max', aligned=True",
     "boxes_backward": "gradient of RoIAlign to its boxes, aligned=True",
+    "roi_align_rotated": "RoIAlignRotated, aligned=True",
     "roi_align_3d": "RoIAlign of volumes, aligned=True",
     "roi_pool": "RoIPool",
     "prroi_pool": "PrRoIPool",
@@ -71,6 +72,13 @@ class Problem(NamedTuple):
         finest = round(-math.log2(self.spatial_scale))
         levels = cyroialign.assign_levels(self.corners, finest, finest + len(self.coarser))
         return [np.flatnonzero(levels == level) for level in range(len(self.levels))]
+
+
+def rotated(corners: np.ndarray) -> np.ndarray:
+    """Return (cx, cy, width, height, angle) of boxes, of which each has another angle."""
+    first, last = corners[:, :2], corners[:, 2:]
+    angles = np.random.default_rng(3).uniform(-np.pi, np.pi, (len(corners), 1))
+    return np.hstack([(first + last) / 2, last - first, angles]).astype(corners.dtype)
 
 
 class Row(NamedTuple):

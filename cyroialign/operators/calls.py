@@ -17,6 +17,7 @@ from cyroialign._kernels import (
     ONNX_MAX,
     PS_ROI_ALIGN,
     PS_ROI_POOL,
+    ROI_ALIGN_ROTATED,
     ROI_POOL,
     CallSettings,
     backward_plain,
@@ -24,7 +25,7 @@ from cyroialign._kernels import (
     kernels,
 )
 from cyroialign.arguments import dtypes, memory_order, validation
-from cyroialign.arguments.boxes import Boxes, read_boxes
+from cyroialign.arguments.boxes import Boxes, read_boxes, read_rotated_boxes
 from cyroialign.arguments.threads import threads_for
 
 POSITION_SENSITIVE = (PS_ROI_ALIGN, PS_ROI_POOL)  # each bin has channels of its own
@@ -40,6 +41,7 @@ def forward(
     spatial_scale: Any,
     sampling_ratio: Any = 0,
     aligned: Any = False,
+    clockwise: Any = False,
     *,
     batch_indices: Any,
     layout: Any,
@@ -47,7 +49,7 @@ def forward(
     num_threads: Any,
 ) -> np.ndarray:
     """Pool boxes from one map."""
-    if batch_indices is None and (layout == "NCHW" or layout == "NHWC"):
+    if pooling != ROI_ALIGN_ROTATED and batch_indices is None and (layout == "NCHW" or layout == "NHWC"):
         settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
         result = forward_plain(pooling, input, boxes, output_size, *settings)
         if result is not None:
@@ -55,10 +57,12 @@ def forward(
     given = validation.feature_map(input, "input")
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
+    clockwise = validation.flag(clockwise, "clockwise")
     maps, channels_last = memory_order.in_kernel_order(given, layout)
     bins = validation.output_size(output_size)
     images, channels, height, width = memory_order.sizes(maps.shape, channels_last)
-    rois = read_boxes(boxes, batch_indices, images, maps.dtype, spatial_scale, aligned)
+    place = (images, maps.dtype, spatial_scale, aligned)
+    rois = boxes_of(pooling, boxes, batch_indices, *place, clockwise)
     validation.room_for_boxes(height, width, len(rois.rows))
     if pooling in POSITION_SENSITIVE:
         channels = validation.channels_of_bins(channels, bins)
@@ -67,6 +71,23 @@ def forward(
         dtype = dtypes.of_result(maps.dtype)
         memory_order.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
     return pool(pooling, (maps,), rois, size, ratio, layout, channels_last, num_threads, out)
+
+
+def boxes_of(
+    pooling: int,
+    boxes: Any,
+    batch_indices: Any,
+    images: int,
+    dtype: np.dtype,
+    spatial_scale: Any,
+    aligned: bool,
+    clockwise: bool,
+) -> Boxes:
+    """Read boxes in the form that the operator has them in."""
+    place = (images, dtype, spatial_scale, aligned)
+    if pooling == ROI_ALIGN_ROTATED:
+        return read_rotated_boxes(boxes, batch_indices, *place, clockwise)
+    return read_boxes(boxes, batch_indices, *place)
 
 
 def pool(
@@ -115,6 +136,7 @@ def backward(
     spatial_scale: Any,
     sampling_ratio: Any = 0,
     aligned: Any = False,
+    clockwise: Any = False,
     *,
     input: Any = None,
     output_size: Any = None,
@@ -127,7 +149,8 @@ def backward(
 
     The result has the memory order of the gradient or, if an output_size is given, of the input.
     """
-    if batch_indices is None and input is None and (layout == "NCHW" or layout == "NHWC"):
+    plain = pooling != ROI_ALIGN_ROTATED and batch_indices is None and input is None
+    if plain and (layout == "NCHW" or layout == "NHWC"):
         settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
         gradient = backward_plain(pooling, grad_output, boxes, input_shape, *settings)
         if gradient is not None:
@@ -135,12 +158,14 @@ def backward(
     given = [validation.gradient(grad_output)]
     validation.choice(layout, "layout", validation.LAYOUTS)
     ratio, aligned = validation.sampling_ratio(sampling_ratio), validation.flag(aligned, "aligned")
+    clockwise = validation.flag(clockwise, "clockwise")
     shape = validation.shape_of_input(input_shape)
     if input is not None:
         given.append(validation.map_of_gradient(input, given[0], pooling in WINNERS))
         validation.same_shape(given[1], "input", shape, "that of input_shape")
     images, channels, height, width = size = memory_order.sizes(shape, layout == "NHWC")
-    rois = read_boxes(boxes, batch_indices, images, given[0].dtype, spatial_scale, aligned)
+    place = (images, given[0].dtype, spatial_scale, aligned)
+    rois = boxes_of(pooling, boxes, batch_indices, *place, clockwise)
     if output_size is None:
         grads, channels_last = memory_order.in_kernel_order(given[0], layout)
         validation.fitting_gradient(

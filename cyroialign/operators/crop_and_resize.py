@@ -56,8 +56,8 @@ def crop_and_resize(
     Returns
     -------
     (K, height, width, C) ndarray
-        Of the dtype of `image`, but float32 for uint8 and int8, and of its memory order; (K, C, height, width) with
-        ``layout="NCHW"``. TensorFlow has float32 for all.
+        Of the dtype of `image`, but float32 for uint8 and int8, and of its memory order; (K, C, height,
+        width) with ``layout="NCHW"``. TensorFlow has float32 for all.
 
     Raises
     ------

@@ -47,6 +47,7 @@ from cyroialign.torch._functions import (
     ps_roi_align,
     roi_align,
     roi_align_3d,
+    roi_align_rotated,
     roi_pool,
 )
 from cyroialign.torch._modules import MultiScaleRoIAlign, PrRoIPool2D, RoIAlign, RoIAlign3D
@@ -64,5 +65,6 @@ __all__ = [
     "ps_roi_align",
     "roi_align",
     "roi_align_3d",
+    "roi_align_rotated",
     "roi_pool",
 ]

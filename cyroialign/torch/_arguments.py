@@ -25,30 +25,27 @@ def feature_maps(maps: Sequence[Any], names: Sequence[str], axes: int = 4) -> No
             raise ValueError(f"{name} must have {axes} axes, got shape {tuple(one.shape)}")
 
 
-def rows(boxes: Any, maps: Sequence[Tensor], columns: int = 5) -> Tensor:
-    """Put the boxes of all images into rows of (batch_index, x1, y1, x2, y2), where the maps are.
-
-    columns: 7 with z1 and z2, of volumes.
-    """
-    corners = columns - 1
+def rows(boxes: Any, maps: Sequence[Tensor], numbers: tuple[str, ...] = validation.CORNERS) -> Tensor:
+    """Put the boxes of all images into rows of the batch index and their numbers, where the maps are."""
+    columns = len(numbers)
     if isinstance(boxes, Tensor):
         _tensor(boxes, "boxes")
         _same_place([*maps, boxes])
         return boxes
     if not isinstance(boxes, Sequence) or isinstance(boxes, str | bytes):
         _refuse(boxes, "boxes", "a torch.Tensor, or a list or tuple of them, one an image")
-    given = [maps[0].new_empty((0, corners), dtype=torch.float32) if _is_empty(one) else one for one in boxes]
+    given = [maps[0].new_empty((0, columns), dtype=torch.float32) if _is_empty(one) else one for one in boxes]
     for image, one in enumerate(given):
         _tensor(one, f"boxes[{image}]")
     _same_place([*maps, *given])
-    validation.list_of_boxes(given, None, maps[0].shape[0], columns)
-    given = [one.reshape(0, corners) if one.shape == (0,) else one for one in given]
+    validation.list_of_boxes(given, None, maps[0].shape[0], numbers)
+    given = [one.reshape(0, columns) if one.shape == (0,) else one for one in given]
     for image, one in enumerate(given):
-        validation.box_shape(tuple(one.shape), f"boxes[{image}]", corners)
+        validation.box_shape(tuple(one.shape), f"boxes[{image}]", columns)
         if one.dtype is torch.bool or one.is_complex():  # which would be lost in the conversion
             raise TypeError(f"boxes[{image}] must have a float or integer dtype, got {one.dtype}")
     if not given:
-        return maps[0].new_empty((0, columns), dtype=torch.float32)
+        return maps[0].new_empty((0, columns + 1), dtype=torch.float32)
     kinds = {one.dtype for one in given}
     exact = len(kinds) > 1 and any(kind.itemsize > 2 and kind is not torch.float32 for kind in kinds)
     return torch.cat([_of_image(one, image, exact) for image, one in enumerate(given)])
@@ -103,9 +100,9 @@ def ratio(sampling_ratio: Any) -> Any:
     return sampling_ratio if torch.compiler.is_compiling() else validation.sampling_ratio(sampling_ratio)
 
 
-def flag(aligned: Any) -> Any:
-    """Whether boxes are shifted by half a pixel."""
-    return aligned if torch.compiler.is_compiling() else validation.flag(aligned, "aligned")
+def flag(value: Any, name: str = "aligned") -> Any:
+    """Whether boxes are shifted by half a pixel, or the like."""
+    return value if torch.compiler.is_compiling() else validation.flag(value, name)
 
 
 def _number(value: Any, name: str, several: str) -> float:

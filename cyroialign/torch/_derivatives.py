@@ -285,6 +285,7 @@ linear(
     operators.roi_align_levels_backward,
     operators.roi_align_levels_boxes_backward,
 )
+linear("roi_align_rotated", operators.roi_align_rotated, operators.roi_align_rotated_backward)
 linear("prroi_pool", operators.prroi_pool, operators.prroi_pool_backward, operators.prroi_pool_boxes_backward)
 linear("roi_align_3d", operators.roi_align_3d, operators.roi_align_3d_backward)
 linear("ps_roi_align", operators.ps_roi_align, operators.ps_roi_align_backward)

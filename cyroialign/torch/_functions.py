@@ -65,6 +65,59 @@ def roi_align(
     )
 
 
+def roi_align_rotated(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float | Sequence[float] = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = True,
+    clockwise: bool = False,
+) -> Tensor:
+    """Pool each rotated box of a feature map into a grid of bins: the mean of bilinear samples.
+
+    Parameters
+    ----------
+    input : (N, C, H, W) Tensor
+        Feature maps; channels_last is several times faster.
+    boxes : (K, 6) Tensor, or sequence of N Tensors (L_i, 5)
+        Rows of (batch_index, cx, cy, width, height, angle), or for each image rows of (cx, cy, width, height,
+        angle), the angle in radians. They get no gradient, as in MMCV.
+    output_size, spatial_scale, sampling_ratio, aligned, clockwise
+        As in `cyroialign.roi_align_rotated`.
+
+    Returns
+    -------
+    (K, C, height, width) Tensor
+        Of the dtype and memory order of `input`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cyroialign.roi_align_rotated` does, and for tensors of other devices.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cyroialign.torch import roi_align_rotated
+    >>> input = torch.arange(25.0).reshape(1, 1, 5, 5)
+    >>> boxes = [torch.tensor([[2.5, 2.5, 2.0, 2.0, torch.pi / 2]])]
+    >>> roi_align_rotated(input, boxes, 2).round(decimals=3)
+    tensor([[[[10., 15.],
+              [ 9., 14.]]]])
+    """
+    _arguments.feature_maps([input], ["input"])
+    return operators.roi_align_rotated(
+        input,
+        _arguments.rows(boxes, [input], validation.ROTATED),
+        _arguments.bins(output_size),
+        *_arguments.scales(spatial_scale),
+        _arguments.ratio(sampling_ratio),
+        _arguments.flag(aligned),
+        _arguments.flag(clockwise, "clockwise"),
+    )
+
+
 def prroi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
@@ -190,7 +243,7 @@ def roi_align_3d(
     _arguments.feature_maps([input], ["input"], axes=5)
     return operators.roi_align_3d(
         input,
-        _arguments.rows(boxes, [input], columns=7),
+        _arguments.rows(boxes, [input], validation.CORNERS_3D),
         _arguments.volume_bins(output_size),
         *_arguments.volume_scales(spatial_scale),
         _arguments.ratio(sampling_ratio),

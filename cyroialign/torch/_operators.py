@@ -1,8 +1,8 @@
 """What PyTorch dispatches: the operators on CPU tensors, and the shape and order of their results.
 
-Each takes its maps first, a tensor or the levels of a pyramid, and its boxes as rows of (batch_index, x1, y1,
-x2, y2), or of volumes with z1 and z2. A spatial_scale is two numbers, (y, x), or of volumes three, (z, y, x).
-`_derivatives` says how they are differentiated.
+Each takes its maps first, a tensor or the levels of a pyramid, and its boxes as rows of a batch index and the
+numbers of a box. A spatial_scale is two numbers, (y, x), or of volumes three, (z, y, x). `_derivatives` says
+how they are differentiated.
 """
 
 import math
@@ -43,7 +43,9 @@ def to_array(tensor: Tensor) -> np.ndarray:
     """View a tensor as an array."""
     reach = tensor.numel()
     if not tensor.is_contiguous():
-        reach = 1 + sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        reach = 1 + sum(
+            (side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        )
     needed = (tensor.storage_offset() + reach) * tensor.element_size() if tensor.numel() else 0
     held = tensor.untyped_storage().nbytes()
     if held < needed:  # of which torch would show NumPy what lies there now
@@ -127,6 +129,36 @@ def roi_align_boxes_backward(
     settings = (scale_of(scale_y, scale_x), sampling_ratio, aligned)
     gradient[:, 1:] = call(cyroialign.roi_align_boxes_backward, grad_output, input, boxes, *settings)
     return gradient
+
+
+@operator
+def roi_align_rotated(
+    input: Tensor,
+    boxes: Tensor,
+    output_size: Sequence[int],
+    scale_y: float,
+    scale_x: float,
+    sampling_ratio: int,
+    aligned: bool,
+    clockwise: bool,
+) -> Tensor:
+    settings = (output_size, scale_of(scale_y, scale_x), sampling_ratio, aligned, clockwise)
+    return call(cyroialign.roi_align_rotated, input, boxes, *settings)
+
+
+@operator
+def roi_align_rotated_backward(
+    grad_output: Tensor,
+    boxes: Tensor,
+    input_shape: Sequence[int],
+    scale_y: float,
+    scale_x: float,
+    sampling_ratio: int,
+    aligned: bool,
+    clockwise: bool,
+) -> Tensor:
+    settings = (input_shape, scale_of(scale_y, scale_x), sampling_ratio, aligned, clockwise)
+    return call(cyroialign.roi_align_rotated_backward, grad_output, boxes, *settings)
 
 
 @operator
@@ -438,6 +470,8 @@ def fake(operator: Any, function: Callable[..., Any]) -> None:
 fake(roi_align, like_bins)
 fake(roi_align_backward, like_map)
 fake(roi_align_boxes_backward, like_boxes)
+fake(roi_align_rotated, like_bins)
+fake(roi_align_rotated_backward, like_map)
 fake(prroi_pool, like_bins)
 fake(prroi_pool_backward, like_map)
 fake(prroi_pool_boxes_backward, like_boxes)

@@ -12,10 +12,18 @@ import html
 
 import numpy as np
 
-from cyroialign import prroi_pool, roi_align, roi_align_3d_backward, roi_align_backward, roi_pool
+from cyroialign import (
+    prroi_pool,
+    roi_align,
+    roi_align_3d_backward,
+    roi_align_backward,
+    roi_align_rotated,
+    roi_pool,
+)
 
 BOX = (1.3, 0.9, 6.7, 5.2)  # on a map of 8 x 6 pixels
 BINS, RATIO = (2, 3), 2
+ROTATED_BOX = (4.0, 3.0, 5.0, 2.0, 0.5)
 ARANGE = np.arange(25, dtype=np.float32).reshape(5, 5)
 
 
@@ -331,6 +339,48 @@ def border():
     drawing.text(at(5.5, 0)[0], foot + 22, "one pixel after", "soft")
     drawing.text(at(-1.25, 0)[0], foot - 8, "0", "value orange")
     drawing.text(at(6.25, 0)[0], foot - 8, "0", "value orange")
+    return str(drawing)
+
+
+def pooled_rotated(maps, size, ratio):
+    """Pool the rotated box: (C, H, W) to bins."""
+    return roi_align_rotated(np.float64([maps]), np.array([[0, *ROTATED_BOX]]), size, 1.0, ratio)[0]
+
+
+def turned():
+    """A rotated box on a map, its bins and their samples."""
+    rows, columns = np.indices((6, 8))
+    places = np.moveaxis(pooled_rotated([columns, rows], (BINS[0] * RATIO, BINS[1] * RATIO), 1), 0, -1) + 0.5
+    # Samples are evenly spaced: half a step beyond the outer ones is the edge of the box.
+    across, down = (places[0, 1] - places[0, 0]) / 2, (places[1, 0] - places[0, 0]) / 2
+    first, far = (
+        places[0, 0] - across - down,
+        2 * np.array([BINS[1] * RATIO * across, BINS[0] * RATIO * down]),
+    )
+    drawing = Drawing("A rotated box on a feature map, its six bins and the four samples of each", 340, 262)
+    grid = Map(drawing, 10, 10, 40, 8, 6)
+
+    def at(x, y):
+        return grid.at(*(first + x * far[0] + y * far[1]))
+
+    grid.centres()
+    for x in np.linspace(0, 1, BINS[1] + 1)[1:-1]:
+        drawing.path([at(x, 0), at(x, 1)], "bin")
+    for y in np.linspace(0, 1, BINS[0] + 1)[1:-1]:
+        drawing.path([at(0, y), at(1, y)], "bin")
+    drawing.path([at(0, 0), at(1, 0), at(1, 1), at(0, 1), at(0, 0)], "box")
+    grid.samples(places)
+    return str(drawing)
+
+
+def upright():
+    """The bins of the rotated box."""
+    values = pooled_rotated([np.arange(48.0).reshape(6, 8)], BINS, RATIO)[0]
+    drawing = Drawing("The six bins of the rotated box, upright", 340, 262)
+    grid = Map(drawing, 65, 55, 70, 3, 2)
+    grid.values(values.round(1), "value")
+    grid.box((0, 0, 3, 2))
+    drawing.text(170, 35, "its mean values, upright")
     return str(drawing)
 
 

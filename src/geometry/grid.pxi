@@ -32,16 +32,21 @@ cdef inline coordinate edge(double x, double scale, bint aligned, coordinate T) 
 
 cdef inline Grid grid_of(const Side* side, coordinate T) noexcept nogil:
     """The samples of a side; the legacy rule makes it one pixel long at least."""
-    cdef Grid grid
     cdef coordinate start = edge(side.low, side.scale, side.aligned, T)
     cdef coordinate end = edge(side.high, side.scale, side.aligned, T)
-    cdef coordinate size = end - start, bin_size
-    grid.clamped = not side.aligned and size < 1
-    if grid.clamped:
-        size = 1
-    bin_size = size / side.bins
-    grid.start, grid.end, grid.bin_size = start, end, bin_size
-    grid.per_bin = <coordinate> side.ratio if side.ratio > 0 else <coordinate> ceil(bin_size)
+    cdef coordinate size = end - start
+    cdef bint clamped = not side.aligned and size < 1
+    cdef Grid grid = grid_from(start, <coordinate> 1 if clamped else size, side.bins, side.ratio)
+    grid.end, grid.clamped = end, clamped
+    return grid
+
+
+cdef inline Grid grid_from(coordinate start, coordinate size, Py_ssize_t bins, int ratio) noexcept nogil:
+    """The samples of a side that starts here and is so long."""
+    cdef Grid grid
+    cdef coordinate bin_size = size / bins
+    grid.start, grid.end, grid.bin_size, grid.clamped = start, start + size, bin_size, False
+    grid.per_bin = <coordinate> ratio if ratio > 0 else <coordinate> ceil(bin_size)
     grid.samples = max(grid.per_bin, 0.0)
     return grid
 

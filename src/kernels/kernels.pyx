@@ -4,8 +4,9 @@
 # of the compiler name the level, a macro the type (see numbers.h). No function here fails or allocates.
 
 from cpython.pycapsule cimport PyCapsule_New
+from libc.float cimport DBL_MAX, FLT_MAX
 from libc.limits cimport INT_MAX
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, ceil, fabs, floor, nextafter
 from libc.string cimport memset
 
 from call cimport *
@@ -19,6 +20,9 @@ include "box_gradient.pxi"
 include "maximum.pxi"
 include "roi_pool.pxi"
 include "position_sensitive.pxi"
+include "../geometry/grid.pxi"
+include "../geometry/rotated.pxi"
+include "rotated.pxi"
 
 cdef extern from "kernels/numbers.h":
     int KIND
@@ -44,5 +48,7 @@ if WHOLE_FAMILY:
     functions.work[FORWARD][PS_ROI_POOL] = position_sensitive_forward
     functions.work[BACKWARD][PS_ROI_ALIGN] = position_sensitive_backward
     functions.work[BACKWARD][PS_ROI_POOL] = position_sensitive_backward
+    functions.work[FORWARD][ROI_ALIGN_ROTATED] = rotated_forward
+    functions.work[BACKWARD][ROI_ALIGN_ROTATED] = rotated_backward
 
 table = PyCapsule_New(&functions, "cyroialign.table", NULL)

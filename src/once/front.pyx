@@ -35,6 +35,7 @@ include "../geometry/hats.pxi"
 include "../geometry/volumes.pxi"
 include "../geometry/crops.pxi"
 include "../geometry/rules.pxi"
+include "../geometry/frames.pxi"
 include "boxes.pxi"
 include "memory.pxi"
 include "plan.pxi"
@@ -119,6 +120,7 @@ cdef class Kernels:
         memset(&call, 0, sizeof(call))
         call.settings, call.direction, call.table = settings.settings, direction, self.table
         call.settings.aligned, call.settings.single = rois.aligned, rois.single
+        call.settings.clockwise = rois.clockwise
         call.boxes, call.rois = &rois.boxes[0, 0], rois.boxes.shape[0]
         call.box_numbers = rois.boxes.shape[1]
         if rois.levels is not None:

@@ -129,7 +129,7 @@ cdef class Plain:
             return False
         for i in range(count):
             if not is_defined(
-                self.rows + BOX * i, 2, call.images, scales, call.settings.aligned, call.settings.single
+                self.rows + BOX * i, BOX, call.images, scales, call.settings.aligned, call.settings.single
             ):
                 return False
         return count > 0

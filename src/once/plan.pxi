@@ -98,6 +98,10 @@ cdef void plan_roi(const Call* call, Py_ssize_t i, int thread) noexcept nogil:
     cdef int lines
     roi.row, roi.image, roi.level = visit.row, visit.image, level
     place_roi(call, roi, call.tables + i * call.table_bytes)
+    if call.settings.pooling == ROI_ALIGN_ROTATED:
+        roi.frame = frame_of(&call.settings, level, box)
+        find_rows_of_frame(&roi.frame, level.height, roi)
+        return
     place_drafts(call, &drafts, call.drafts + thread * call.draft_bytes)
 
     draft.room = call.taps_y

@@ -24,6 +24,8 @@ cdef enum:
     CORNER_CHANNELS = 256  # in a block of the gradient to boxes: benchmarks/layouts.py
     CORNER_SCRATCH = 1 << 18  # numbers that a thread pools at a time, about
     UNPOOL_CHANNELS = 64  # in a block of the gradient of roi_pool
+    ROTATED_PLANES = 64  # channels in a block of a channels-first map: each finds the samples anew
+    PATCHES = 2200  # of samples that wait for their turn: each halving of two axes of doubles leaves one
 
 
 cdef inline Py_ssize_t up(Py_ssize_t n, Py_ssize_t divisor) noexcept nogil:
@@ -61,6 +63,8 @@ cdef void shape_call(Call* call) noexcept nogil:
         shape_roi_pool(call)
     elif pooling == PS_ROI_ALIGN or pooling == PS_ROI_POOL:
         shape_position_sensitive(call)
+    elif pooling == ROI_ALIGN_ROTATED:
+        shape_rotated(call)
     else:
         shape_mean(call)
     call.pieces = 0
@@ -230,6 +234,19 @@ cdef void shape_position_sensitive(Call* call) noexcept nogil:
     call.x_stride = call.map_channels if channels_last else 1
     # torchvision's PSRoIPool leaves the last row and column out of the means, but not out of their gradient.
     call.margin = call.settings.pooling == PS_ROI_POOL and call.direction == FORWARD
+    cut_lines(call)
+
+
+cdef void shape_rotated(Call* call) noexcept nogil:
+    """A box has no axes and so no taps: its samples are found where they are used."""
+    call.taps_y = call.taps_x = call.lines_y = call.lines_x = 0
+    call.window = 0
+    cdef Py_ssize_t width = call.channels
+    if not call.settings.channels_last:
+        width = min(width, <Py_ssize_t> ROTATED_PLANES)
+    cut_into_blocks(call, width)
+    call.reals[BINS] = call.width
+    call.reals[PATCHED] = PATCHES * sizeof(Patch) // call.table.real_bytes
     cut_lines(call)
 
 

@@ -165,7 +165,7 @@ def test_boxes_that_miss_the_map(operator, direction, layout):
     """They are 0 for any map, and their gradient reaches nothing."""
     call = make(operator, "wide", 5)
     boxes = call.boxes.copy()
-    boxes[:, 1:] = [500, 600, 520, 640]
+    boxes[:, 1:5] = [500, 600, 520, 640]
     call = call._replace(
         maps=tuple(np.full_like(one, np.nan) for one in call.maps),
         boxes=boxes,

@@ -197,7 +197,7 @@ def touch_guards(name, at_end):
             continue
         call = make(operator, shape, *rest, dtype=dtype)
         call = call._replace(boxes=call.boxes.astype(np.float64))
-        call.boxes[0, 1:] = 0, 0, shape[3], shape[2]  # all of the map
+        call.boxes[0, 1:5] = 0, 0, shape[3], shape[2]  # all of the map, or of a rotated box its centre
         for direction, layout in itertools.product(operator.directions, operator.layouts):
             options = {}
             if operator.accepts(direction, "out"):

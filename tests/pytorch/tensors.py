@@ -14,6 +14,7 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 ORDERS = [torch.contiguous_format, torch.channels_last]
 SETTINGS = {  # what follows the output size
     "roi_align": [(0.5, 2, True), (0.7, -1, False)],
+    "roi_align_rotated": [(0.5, 2, True, False), (0.7, -1, False, True)],
     "prroi_pool": [(0.5,)],
     "ps_roi_align": [(0.5, 2), (0.7, -1)],
     "roi_pool": [(0.5,)],
@@ -32,6 +33,14 @@ def random(shape, dtype=torch.float32, order=torch.contiguous_format, seed=0):
 def some_boxes(dtype=torch.float32):
     boxes = random_boxes(np.random.default_rng(1), COUNT, SHAPE)
     return torch.from_numpy(boxes[boxes[:, 0].argsort()]).to(dtype)  # by image, as lists have it
+
+
+def boxes_for(name, boxes):
+    """Boxes in the form that an operator takes: with an angle for `roi_align_rotated`."""
+    if name != "roi_align_rotated":
+        return boxes
+    index, first, last = boxes[:, :1], boxes[:, 1:3], boxes[:, 3:]
+    return torch.cat([index, (first + last) / 2, last - first, 0.3 * last.sum(1, keepdim=True)], 1)
 
 
 def some_volume(order=torch.contiguous_format, dtype=torch.float32):

@@ -14,6 +14,7 @@ from tensors import (
     PYRAMID,
     SHAPE,
     bits,
+    boxes_for,
     boxes_of_levels,
     numpy_gradient,
     numpy_pooler,
@@ -33,7 +34,7 @@ from cyroialign.torch import _operators as operators
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "settings"), CASES)
 def test_same_bits(name, settings, dtype, order):
-    input, boxes = random(SHAPE, dtype, order).requires_grad_(), some_boxes()
+    input, boxes = random(SHAPE, dtype, order).requires_grad_(), boxes_for(name, some_boxes())
     output = getattr(cyroialign.torch, name)(input, boxes, BINS, *settings)
     expected = getattr(cyroialign, name)(operators.to_array(input), boxes.numpy(), BINS, *settings)
     assert bits(output) == bits(expected)
@@ -178,9 +179,9 @@ def test_threads_of_torch(threads, monkeypatch):
     torch.set_num_threads(threads)
     try:
         for name, settings in CASES:
-            getattr(cyroialign.torch, name)(
-                random(SHAPE).requires_grad_(), some_boxes(), BINS, *settings
-            ).sum().backward()
+            boxes = boxes_for(name, some_boxes())
+            pool = getattr(cyroialign.torch, name)
+            pool(random(SHAPE).requires_grad_(), boxes, BINS, *settings).sum().backward()
         x = {name: one.requires_grad_() for name, one in pyramid().items()}
         pooler()(x, [one.requires_grad_() for one in boxes_of_levels()], IMAGES).sum().backward()
     finally:

@@ -8,6 +8,7 @@ from tensors import (
     IMAGES,
     SETTINGS,
     SHAPE,
+    boxes_for,
     boxes_of_levels,
     pooler,
     pyramid,
@@ -27,7 +28,7 @@ from cyroialign.torch import _operators as operators
 def test_gradcheck_to_the_map(name):
     def function(input):
         pool = getattr(cyroialign.torch, name)
-        return pool(input, with_images(smooth_boxes()), BINS, *SETTINGS[name][0])
+        return pool(input, boxes_for(name, with_images(smooth_boxes())), BINS, *SETTINGS[name][0])
 
     input = random((2, 6, 8, 9), torch.float64).requires_grad_()
     assert gradcheck(function, [input])

@@ -10,6 +10,7 @@ from tensors import (
     SETTINGS,
     SHAPE,
     bits,
+    boxes_for,
     boxes_of_levels,
     numpy_gradient,
     pyramid,
@@ -27,13 +28,15 @@ from cyroialign.torch import _operators as operators
 )
 @pytest.mark.parametrize("name", SETTINGS)
 def test_two_scales_that_are_one(name, scale):
-    pool, input, boxes = getattr(cyroialign.torch, name), random(SHAPE), some_boxes()
+    pool, input = getattr(cyroialign.torch, name), random(SHAPE)
+    boxes = boxes_for(name, some_boxes())
     assert torch.equal(pool(input, boxes, BINS, scale), pool(input, boxes, BINS, 0.7))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_scale_for_each_axis(name):
-    input, boxes, scale = random(SHAPE).requires_grad_(), some_boxes().requires_grad_(), (0.7, 0.4)
+    input, scale = random(SHAPE).requires_grad_(), (0.7, 0.4)
+    boxes = boxes_for(name, some_boxes()).requires_grad_()
     output = getattr(cyroialign.torch, name)(input, boxes, BINS, scale)
     arrays = [operators.to_array(one) for one in (input, boxes)]
     assert bits(output) == bits(getattr(cyroialign, name)(*arrays, BINS, scale))

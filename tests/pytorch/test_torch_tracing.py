@@ -9,6 +9,7 @@ from tensors import (
     ORDERS,
     SHAPE,
     bits,
+    boxes_for,
     boxes_of_levels,
     pooler,
     pyramid,
@@ -18,7 +19,7 @@ from tensors import (
     some_volume,
 )
 
-from cyroialign.torch import RoIAlign, prroi_pool, ps_roi_align, roi_align, roi_pool
+from cyroialign.torch import RoIAlign, prroi_pool, ps_roi_align, roi_align, roi_align_rotated, roi_pool
 from cyroialign.torch import _operators as operators
 
 
@@ -38,6 +39,9 @@ def opchecked():
         yield "roi_align_backward", (grad_output.requires_grad_(), boxes, SHAPE, 0.7, 0.7, 2, True)
         settled = (grad_output.detach(), input.detach(), boxes.detach())
         yield "roi_align_boxes_backward", (*settled, 0.7, 0.7, 2, True)
+        rotated, settings = boxes_for("roi_align_rotated", boxes.detach()), (0.7, 0.7, -1, True, False)
+        yield "roi_align_rotated", (input, rotated, BINS, *settings)
+        yield "roi_align_rotated_backward", (grad_output, rotated, SHAPE, *settings)
         yield "prroi_pool", (input, boxes, BINS, 0.7, 0.7)
         yield "prroi_pool_backward", (grad_output, boxes, SHAPE, 0.7, 0.7)
         yield "prroi_pool_boxes_backward", (*settled, 0.7, 0.7)
@@ -87,6 +91,8 @@ class Detector(torch.nn.Module):
         crops = self.pool(x, [boxes, boxes + 0.25], IMAGES) + 1
         rows = torch.nn.functional.pad(boxes, (1, 0))
         others = ps_roi_align(fine, rows, (3, 2), 0.5), roi_pool(coarse, rows, 2, 0.25)
+        turned = torch.nn.functional.pad(boxes.detach(), (0, 1), value=0.4)
+        others += (roi_align_rotated(fine, [turned, turned[:1]], 2, 0.5),)
         others = *others, prroi_pool(fine, rows, 2, 0.25)
         return crops, self.align(fine, [boxes, boxes[:1]]), *others
 
@@ -133,7 +139,14 @@ def test_export():
     count = torch.export.Dim("count", min=2)
     program = torch.export.export(Detector(), (*x.values(), boxes), dynamic_shapes=[None, None, {0: count}])
     called = {str(node.target) for node in program.graph.nodes}
-    for name in ("roi_align", "roi_align_levels", "prroi_pool", "ps_roi_align", "roi_pool"):
+    for name in (
+        "roi_align",
+        "roi_align_rotated",
+        "roi_align_levels",
+        "prroi_pool",
+        "ps_roi_align",
+        "roi_pool",
+    ):
         assert f"cyroialign.{name}.default" in called
     for given in (boxes, boxes[:2]):
         results, expected = program.module()(*x.values(), given), Detector()(*x.values(), given)

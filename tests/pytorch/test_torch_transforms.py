@@ -8,6 +8,7 @@ from tensors import (
     IMAGES,
     SHAPE,
     WITH_TANGENTS,
+    boxes_for,
     boxes_of_levels,
     pooler,
     pyramid,
@@ -25,7 +26,7 @@ pytestmark = WITH_TANGENTS
 
 SMALL = (2, 6, 8, 9)
 SMALL_BOXES = with_images(smooth_boxes())
-NAMES = ["roi_align", "prroi_pool", "ps_roi_align", "roi_pool", "MultiScaleRoIAlign"]
+NAMES = ["roi_align", "roi_align_rotated", "prroi_pool", "ps_roi_align", "roi_pool", "MultiScaleRoIAlign"]
 
 
 def function(name, boxes=SMALL_BOXES):
@@ -34,8 +35,9 @@ def function(name, boxes=SMALL_BOXES):
         pool = MultiScaleRoIAlign(["p", "q"], BINS, 2, canonical_scale=8, canonical_level=1)
         corners, images = [boxes[:1, 1:], boxes[1:, 1:]], [(8, 9)] * 2
         return lambda x: pool({"p": x, "q": x[:, :, ::2, ::2]}, corners, images)
-    settings = {"roi_align": (0.7, 2, True), "ps_roi_align": (0.7, 2)}.get(name, (0.7,))
-    return lambda x: getattr(cyroialign.torch, name)(x, boxes, BINS, *settings)
+    settings = (0.7, 2, True)[: {"ps_roi_align": 2, "prroi_pool": 1, "roi_pool": 1}.get(name)]
+    rows = boxes_for(name, boxes)
+    return lambda x: getattr(cyroialign.torch, name)(x, rows, BINS, *settings)
 
 
 def cubed(name, boxes=SMALL_BOXES):
@@ -59,7 +61,7 @@ def test_gradcheck_forwards(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_tangent_is_the_result_of_the_tangent(name, settings, dtype):
     input, tangent = random(SHAPE, dtype), random(SHAPE, dtype, torch.channels_last, seed=5)
-    boxes = with_images(smooth_boxes().float())
+    boxes = boxes_for(name, with_images(smooth_boxes().float()))
 
     def pool(input):
         return getattr(cyroialign.torch, name)(input, boxes, BINS, *settings)
@@ -95,7 +97,7 @@ def test_tangents_of_some_levels():
     assert torch.equal(jvp(pool, (x["coarse"],), (tangent,))[1], expected)
 
 
-@pytest.mark.parametrize("name", ["roi_align", "ps_roi_align", "MultiScaleRoIAlign"])
+@pytest.mark.parametrize("name", ["roi_align", "roi_align_rotated", "ps_roi_align", "MultiScaleRoIAlign"])
 def test_boxes_have_no_tangent(name):
     """What would be lost is refused, also where the map has a tangent, and in the gradient."""
     boxes, tangent = SMALL_BOXES, torch.ones_like(SMALL_BOXES)
