@@ -46,7 +46,7 @@ numpydoc_show_class_members = False
 numpydoc_xref_param_type = True
 numpydoc_xref_ignore = "all"
 numpydoc_xref_aliases = {
-    "Diagnosis": "cyroialign.why_zero.Diagnosis",
+    "Diagnosis": "cyroialign.diagnosis.Diagnosis",
     "bool": ":class:`bool`",
     "numpy.random.Generator": "numpy.random.Generator",
     "mapping": "collections.abc.Mapping",
