@@ -124,8 +124,8 @@ def roi_align_rotated(
     >>> image = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
     >>> boxes = np.array([[0, 2.5, 2.5, 2, 2, np.pi / 2]], np.float32)
     >>> cyroialign.roi_align_rotated(image, boxes, output_size=2).round(3)
-    array([[[[10., 15.],
-             [ 9., 14.]]]], dtype=float32)
+    array([[[[14.,  9.],
+             [15., 10.]]]], dtype=float32)
     """
     return calls.forward(
         ROI_ALIGN_ROTATED,
