@@ -11,6 +11,8 @@ cdef enum:
     PLANES = 4  # blocks of planes per thread that are enough, backward
     MOST_TILES = 1 << 10  # each looks at all RoIs, which must not cost more than pooling them
     TILE_REALS = 1 << 17  # numbers in a row tile of a channels-last map, backward: benchmarks/layouts.py
+    PACKED = 2  # vectors of channels in a block of packed planes
+    COLUMNS = 64  # of a channels-first map that the y step of the gradient takes at once
     TILED_CHANNELS = 32  # pixels of fewer channels stay in the caches as they are: benchmarks/layouts.py
     ROW_BATCH = 8  # rows that the x step of a channels-first map takes at once
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
@@ -45,9 +47,9 @@ cdef void shape_call(Call* call) noexcept nogil:
     else:
         call.taps_y = room_for_taps(pooling, settings.bins_y, settings.ratio, call.height)
     call.taps_x = room_for_taps(pooling, settings.bins_x, settings.ratio, call.map_width)
-    call.lines_y, call.lines_x, call.weights_x = settings.bins_y, settings.bins_x, 1
+    call.lines_y, call.lines_x = settings.bins_y, settings.bins_x
     call.window, call.units, call.batch, call.pitch, call.strip_width = call.rois, 1, 1, 0, 0
-    call.transposed = call.tiled = call.non_temporal = call.staged = call.ragged = False
+    call.transposed = call.tiled = call.non_temporal = call.staged = call.ragged = call.packed = False
     call.margin = 0
     memset(call.reals, 0, sizeof(call.reals))
     for i in range(call.level_count):
@@ -113,10 +115,14 @@ cdef void shape_mean(Call* call) noexcept nogil:
         pixels = call.strips if backward else bins_x
         call.reals[STAGED] = (pixels if call.ragged else 1) * call.width + lanes
     elif backward:
-        cut_into_blocks(call, lanes)
-        call.x_stride = 1
-        call.reals[BINS] = area * lanes
-        call.reals[LINES] = bins_y * STRIP_BATCH * lanes * lanes
+        cut_into_blocks(call, lanes if call.channels <= lanes else PACKED * lanes)
+        call.packed = True
+        call.strip_width = 1
+        call.strips = min(call.taps_x, call.map_width + 1)
+        call.pitch = min(call.strips, <Py_ssize_t> COLUMNS) * call.width
+        call.x_stride = call.width
+        call.reals[BINS] = area * call.width
+        call.reals[LINES] = bins_y * call.pitch
     else:
         cut_into_blocks(call, lanes)
         call.pitch = min(call.map_width + 2 * lanes, call.taps_x * lanes)
@@ -130,13 +136,12 @@ cdef void shape_mean(Call* call) noexcept nogil:
             call.reals[STAGED] = lanes * area + lanes
     if backward:
         call.transposed = True
-        call.weights_x = call.strip_width
         call.lines_y, call.lines_x = call.taps_y, call.strips
         for i in range(call.level_count):  # the y step reads lines of bins
             if settings.channels_last:
                 call.levels[i].y_stride = bins_x * call.channels
             else:
-                call.levels[i].y_stride = STRIP_BATCH * lanes
+                call.levels[i].y_stride = call.pitch
 
     # So that a block of channels makes about as many pieces as wanted.
     wanted = up(wanted, call.blocks)
@@ -147,7 +152,7 @@ cdef void shape_mean(Call* call) noexcept nogil:
             # there are enough for threads to end together, they are not cut: benchmarks/threads.py
             if settings.channels_last or call.blocks < PLANES * call.threads:
                 level.row_tiles = up(wanted, call.images)
-            if settings.channels_last or narrow:
+            if settings.channels_last or call.packed:
                 level.row_tiles = max(level.row_tiles, min(
                     <Py_ssize_t> MOST_TILES, level.height * level.width * call.width // TILE_REALS
                 ))
