@@ -32,6 +32,7 @@ cdef enum:  # a direction
 
 
 cdef enum:
+    PACKED_READS = 2  # times that RoIs must read the rows of a map that are worth packing
     CURSORS = 512  # RoIs that one sweep along a row tile takes
     ROW_TILE = 8  # rows of a row tile, and columns of a step along it: benchmarks/layouts.py
 
@@ -50,6 +51,7 @@ cdef enum:  # buffers of a thread, in numbers of type real; src/once/shapes.pxi 
     GRAD_LINE
     GRAD_BINS
     GRADIENT  # rows of a gradient, where it is narrower than its sums
+    HELD  # rows of a map, as pixels
     PATCHED  # patches of the samples of a rotated box
     BUFFERS
 

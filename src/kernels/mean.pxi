@@ -149,76 +149,97 @@ cdef inline void find_lines(const RoI* roi, const Rows* rows, int* first, int* l
         last[0] -= 1
 
 
-cdef void forward_planes(
-    const Call* call, const RoI* roi, Py_ssize_t channel, const Scratch* scratch
+cdef inline void sum_held(
+    const Call* call, const RoI* roi, const Held* held, int line, real* pixels
 ) noexcept nogil:
-    """Up to LANES channels, from `channel` on, of a channels-first map.
+    """A line of y for the columns of a RoI, of rows that are held as pixels."""
+    cdef Py_ssize_t width = call.width
+    cdef const Run* run
+    cdef int r
+    for r in range(roi.runs):
+        run = roi.run + r
+        weighted_sum[real](
+            pixels + run.slot * call.x_stride, call.x_stride, held.pixels + run.column * width, width,
+            run.strips * LANES, width // LANES, &held.y, line, False, False,
+        )
 
-    The x step takes a batch of rows at once, so that it reads its taps once for all of them. The output is
-    fetched early: it is written in pieces too short for the processor to foresee.
+
+cdef inline void sum_planes(
+    const Call* call, const RoI* roi, Py_ssize_t channel, int line, real* pixels, real* lines
+) noexcept nogil:
+    """`sum_held` of the planes themselves: LANES at a time, in `lines`, which are then transposed."""
+    cdef Py_ssize_t width = roi.level.width, plane = roi.level.height * width, pitch = roi.strips * LANES
+    cdef const pixel* source
+    cdef Py_ssize_t first = 0, s, planes
+    cdef int r, c
+    cdef lanes tile[LANES]
+    while first < call.width:
+        source = roi.level.map + in_map(call, roi, channel + first)
+        planes = max(0, min(call.channels - channel - first, <Py_ssize_t> LANES))
+        if width >= LANES:
+            for r in range(roi.runs):
+                weighted_sum[pixel](
+                    lines + roi.run[r].slot, pitch, source + roi.run[r].column, plane, planes,
+                    roi.run[r].strips, &roi.y, line, False, False,
+                )
+        elif roi.strips:
+            for c in range(planes):
+                sum_first[pixel](lines + c * pitch, source + c * plane, &roi.y, line, width, False)
+        for s in range(planes * roi.strips, LANES * roi.strips):
+            store(lines + s * LANES, zeros())
+        for s in range(roi.strips):
+            for c in range(LANES):
+                tile[c] = load(lines + c * pitch + s * LANES)
+            transpose(tile)
+            for c in range(LANES):
+                store(pixels + (s * LANES + c) * call.x_stride + first, tile[c])
+        first += LANES
+
+
+cdef void forward_planes(
+    const Call* call, const RoI* roi, Py_ssize_t channel, const Held* held, const Scratch* scratch
+) noexcept nogil:
+    """A block of planes, from `channel` on, of a channels-first map.
+
+    held: rows of them as pixels, among which are those of the RoI; or NULL. The x step takes a batch of rows
+    at once, so that it reads its taps once for all of them. The output is fetched early: it is written in
+    pieces too short for the processor to foresee.
     """
     cdef const Settings* settings = &call.settings
-    cdef Py_ssize_t plane = roi.level.height * roi.level.width, bins = settings.bins_y * settings.bins_x
-    cdef const pixel* source = roi.level.map + in_map(call, roi, channel)
+    cdef Py_ssize_t bins = settings.bins_y * settings.bins_x, row = settings.bins_x * call.width
+    cdef Py_ssize_t planes = min(call.channels - channel, call.width), y = 0, rows, i
     cdef pooled* target = call.bins + in_bins(call, roi, channel)
-    cdef int planes = <int> min(call.channels - channel, LANES)
-    cdef Py_ssize_t step = call.batch * LANES, pitch = roi.strips * LANES
-    cdef real* lines = scratch.at[LINES]  # channels, columns
     cdef real* pixels = scratch.at[PIXELS]  # columns, rows of the batch, channels
     cdef real* sums = scratch.at[BINS]  # bins, channels
     cdef real* staged = scratch.at[STAGED]  # channels, bins
-    cdef Py_ssize_t y = 0, rows, i, s, n, at
-    cdef int c, r, x
-    cdef lanes tile[LANES]
-    for i in range(planes * roi.strips, LANES * roi.strips):
-        store(lines + i * LANES, zeros())
+    cdef int x
     while y < settings.bins_y:
         rows = min(call.batch, settings.bins_y - y)
         for i in range(rows):
             if not call.staged:
-                prefetch(target + i * planes * settings.bins_x, planes * settings.bins_x * sizeof(pooled))
-            if roi.level.width >= LANES:
-                for r in range(roi.runs):
-                    weighted_sum[pixel](
-                        lines + roi.run[r].slot, pitch, source + roi.run[r].column, plane, planes,
-                        roi.run[r].strips, &roi.y, <int> (y + i), False, False,
-                    )
-            elif roi.strips:
-                for c in range(planes):
-                    sum_first[pixel](
-                        lines + c * pitch, source + c * plane, &roi.y, <int> (y + i), roi.level.width, False
-                    )
-            for s in range(roi.strips):
-                for c in range(LANES):
-                    tile[c] = load(lines + c * pitch + s * LANES)
-                transpose(tile)
-                for c in range(LANES):
-                    store(pixels + (s * LANES + c) * step + i * LANES, tile[c])
+                prefetch(
+                    target + (y + i) * planes * settings.bins_x, planes * settings.bins_x * sizeof(pooled)
+                )
+            if held != NULL:
+                sum_held(call, roi, held, <int> (y + i), pixels + i * call.width)
+            else:
+                sum_planes(call, roi, channel, <int> (y + i), pixels + i * call.width, scratch.at[LINES])
         for x in range(roi.x.size):
             weighted_sum[real](
-                sums + x * LANES, settings.bins_x * LANES, pixels, LANES, rows, 1, &roi.x, x, False, False
+                sums + x * call.width, row, pixels, call.width, rows, call.width // LANES, &roi.x, x, False,
+                False,
             )
-        n, i = rows * settings.bins_x, 0
-        while i < n:
-            # The last tile ends with the batch. Only where a batch is shorter than that are lanes left over.
-            at = max(0, min(i, n - LANES))
-            for c in range(LANES):
-                tile[c] = load(sums + (at + c) * LANES)
-            transpose(tile)
-            if call.staged:  # what a tile writes too far, the next channels write again
-                for c in range(planes):
-                    store(staged + c * bins + y * settings.bins_x + at, tile[c])
-            elif planes == LANES and at + LANES <= n:
-                for c in range(LANES):
-                    store_pooled(target + c * bins + at, tile[c])
-            else:
-                for c in range(planes):
-                    store_first_pooled(target + c * bins + at, tile[c], n - at)
-            i += LANES
-        target += n
+        if call.staged:
+            unpack[real](
+                staged + y * settings.bins_x, bins, planes, sums, call.width, rows * settings.bins_x
+            )
+        else:
+            unpack[pooled](
+                target + y * settings.bins_x, bins, planes, sums, call.width, rows * settings.bins_x
+            )
         y += rows
     if call.staged:
-        write_out(call.bins + in_bins(call, roi, channel), staged, planes * bins, call.non_temporal)
+        write_out(target, staged, planes * bins, call.non_temporal)
 
 
 cdef void backward_planes(
@@ -272,9 +293,14 @@ cdef void mean_forward(const Call* call, const Piece* piece, const Scratch* scra
     cdef const Level* level = piece.level
     cdef const RoI* rois = piece.rois
     cdef Py_ssize_t i, n, image
-    if not call.settings.channels_last:
+    cdef Held held
+    if call.packed:
+        hold_nothing(&held, call, piece, scratch)
         for i in range(piece.first, piece.last):
-            forward_planes(call, rois + i, piece.channel, scratch)
+            if hold(&held, call, piece, rois + i):
+                forward_planes(call, rois + i, piece.channel, &held, scratch)
+            else:
+                forward_planes(call, rois + i, piece.channel, NULL, scratch)
     elif not call.tiled:
         for i in range(piece.first, piece.last):
             forward_pixels(call, rois + i, piece.channel, 0, rois[i].y.size, 0, rois[i].x.size, scratch)

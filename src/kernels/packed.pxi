@@ -21,19 +21,21 @@ cdef inline void pack_tile(
 cdef void pack(
     real* target, Py_ssize_t pitch, const number* source, Py_ssize_t plane, Py_ssize_t planes, Py_ssize_t n
 ) noexcept nogil:
-    """Turn n numbers of each of some planes into n pixels of `pitch` channels."""
-    cdef Py_ssize_t i = 0, c, some, columns
+    """Turn n numbers of each of some planes into n pixels of `pitch` channels.
+
+    The last tile starts earlier rather than be cut, where n is that large.
+    """
+    cdef Py_ssize_t columns = min(n, <Py_ssize_t> LANES), i = 0, at, c, some
     while i < n:
-        columns = min(n - i, <Py_ssize_t> LANES)
+        at = min(i, n - columns)
         c = 0
         while c < pitch:
             some = max(0, min(planes - c, <Py_ssize_t> LANES))
             if some == LANES and columns == LANES:
-                pack_tile[number](target + c, pitch, source + c * plane + i, plane, LANES, LANES)
+                pack_tile[number](target + at * pitch + c, pitch, source + c * plane + at, plane, LANES, LANES)
             else:
-                pack_tile[number](target + c, pitch, source + c * plane + i, plane, some, columns)
+                pack_tile[number](target + at * pitch + c, pitch, source + c * plane + at, plane, some, columns)
             c += LANES
-        target += LANES * pitch
         i += LANES
 
 
@@ -54,19 +56,18 @@ cdef inline void unpack_tile(
 cdef void unpack(
     number* target, Py_ssize_t plane, Py_ssize_t planes, const real* source, Py_ssize_t pitch, Py_ssize_t n
 ) noexcept nogil:
-    """Turn n pixels of `pitch` channels into n numbers of each of some planes."""
-    cdef Py_ssize_t i = 0, c, some, columns
+    """Turn n pixels of `pitch` channels into n numbers of each of some planes, in tiles as `pack` does."""
+    cdef Py_ssize_t columns = min(n, <Py_ssize_t> LANES), i = 0, at, c, some
     while i < n:
-        columns = min(n - i, <Py_ssize_t> LANES)
+        at = min(i, n - columns)
         c = 0
         while c < planes:
             some = min(planes - c, <Py_ssize_t> LANES)
             if some == LANES and columns == LANES:
-                unpack_tile[number](target + c * plane + i, plane, LANES, source + c, pitch, LANES)
+                unpack_tile[number](target + c * plane + at, plane, LANES, source + at * pitch + c, pitch, LANES)
             else:
-                unpack_tile[number](target + c * plane + i, plane, some, source + c, pitch, columns)
+                unpack_tile[number](target + c * plane + at, plane, some, source + at * pitch + c, pitch, columns)
             c += LANES
-        source += LANES * pitch
         i += LANES
 
 
@@ -147,3 +148,49 @@ cdef void give_window(
             target + first + y * width, rows.pitch, rows.count, piece.sums + y * columns * call.width,
             call.width, columns,
         )
+
+
+cdef struct Held:  # the first rows of an image, a block of planes of it as pixels
+    bint worth_it
+    Py_ssize_t image, rows
+    real* pixels
+    Axis y  # of a RoI, its rows where they are held
+
+
+cdef void hold_nothing(Held* held, const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
+    """Begin a piece, and see whether there is room for an image and its RoIs read its rows often enough."""
+    cdef Py_ssize_t image = -1, last = 0, read = 0, rows = 0, i
+    cdef const RoI* roi
+    held.image, held.pixels, held.y.index = -1, scratch.at[HELD], <Py_ssize_t*> scratch.at[LINES]
+    for i in range(piece.first, piece.last):
+        roi = piece.rois + i
+        if roi.image != image:
+            image, last = roi.image, 0
+        rows += max(roi.bottom - last, 0)
+        last = max(last, roi.bottom)
+        read += (roi.bottom - roi.top) * roi.strips
+    held.worth_it = (
+        piece.level.height * piece.level.width * call.width <= call.reals[HELD]
+        and read * LANES >= PACKED_READS * rows * piece.level.width
+    )
+
+
+cdef bint hold(Held* held, const Call* call, const Piece* piece, const RoI* roi) noexcept nogil:
+    """Pack the rows of a RoI that are not held yet, and those before; False if that is not worth it."""
+    cdef Py_ssize_t width = roi.level.width
+    cdef int t
+    if not held.worth_it:
+        return False
+    if roi.image != held.image:
+        held.image, held.rows = roi.image, 0
+    if held.rows < roi.bottom:
+        pack[pixel](
+            held.pixels + held.rows * width * call.width, call.width,
+            roi.level.map + in_map(call, roi, piece.channel) + held.rows * width, roi.level.height * width,
+            piece.channels, (roi.bottom - held.rows) * width,
+        )
+        held.rows = roi.bottom
+    held.y.size, held.y.indptr, held.y.weight = roi.y.size, roi.y.indptr, roi.y.weight
+    for t in range(roi.y.indptr[roi.y.size]):
+        held.y.index[t] = roi.y.index[t] * call.width
+    return True

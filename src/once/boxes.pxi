@@ -4,8 +4,8 @@
 cdef enum:
     BOX = 5  # numbers of a box of a map
     ROTATED_BOX = 6  # and of one with an angle
-    CACHED_REALS = 1 << 16  # numbers of a block of channels that need no order: benchmarks/grids.py
     ROW_GROUP = 16  # RoIs that begin in one group of rows are visited from left to right
+    CACHED_REALS = 1 << 16  # numbers of a block of channels that need no order: benchmarks/grids.py
 
 
 cdef inline bint is_finite(

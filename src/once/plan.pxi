@@ -113,6 +113,8 @@ cdef void plan_roi(const Call* call, Py_ssize_t i, int thread) noexcept nogil:
             roi.top, roi.bottom = roi.map_row[0], roi.map_row[lines - 1] + 1
         finish_axis(call, draft, lines, &roi.y, level.y_stride)
     else:
+        if call.packed:
+            find_reach(draft, roi)
         if call.tiled:
             find_rows(draft, level.height // call.settings.depth if call.settings.depth else 1, roi)
         finish_axis(call, draft, 0, &roi.y, level.y_stride)
@@ -177,6 +179,14 @@ cdef void finish_axis(
         place_transposed(draft, lines, axis, stride, <double> 0)
     else:
         place(draft, axis, stride, <double> 0)
+
+
+cdef void find_reach(const Draft* y, RoI* roi) noexcept nogil:
+    """Note the rows that a RoI reads."""
+    cdef int t
+    roi.top, roi.bottom = (y.index[0] if y.indptr[y.size] else 0), 0
+    for t in range(y.indptr[y.size]):
+        roi.top, roi.bottom = min(roi.top, y.index[t]), max(roi.bottom, y.index[t] + 1)
 
 
 cdef void find_rows(const Draft* y, Py_ssize_t height, RoI* roi) noexcept nogil:

@@ -11,13 +11,13 @@ cdef enum:
     PLANES = 4  # blocks of planes per thread that are enough, backward
     MOST_TILES = 1 << 10  # each looks at all RoIs, which must not cost more than pooling them
     TILE_REALS = 1 << 17  # numbers in a row tile of a channels-last map, backward: benchmarks/layouts.py
-    PACKED = 2  # vectors of channels in a block of packed planes
+    HELD_BYTES = 1 << 19  # of a block of planes that is held as pixels: benchmarks/layouts.py
     COLUMNS = 64  # of a channels-first map that the y step of the gradient takes at once
     TILED_CHANNELS = 32  # pixels of fewer channels stay in the caches as they are: benchmarks/layouts.py
     ROW_BATCH = 8  # rows that the x step of a channels-first map takes at once
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
     NON_TEMPORAL_BYTES = 1 << 23  # results of this size or more are non-temporal: ForwardSizeSuite
-    LEAST_STAGED = 1 << 11  # bytes of a RoI in a block of planes: fewer are better written where they belong
+    LEAST_STAGED = 1 << 10  # bytes of a RoI in a block of planes: fewer are better written where they belong
     MOST_STAGED = 1 << 16
     SERIAL_BINS = 4096  # fewer results than this gain nothing from threads: benchmarks/latency.py
     MAX_PLANES = 4  # vectors of channels in a block of a maximum: benchmarks/modes.py
@@ -94,11 +94,18 @@ cdef void shape_mean(Call* call) noexcept nogil:
     cdef bint backward = call.direction == BACKWARD
     cdef Py_ssize_t lanes = call.table.lanes, bins_y = settings.bins_y, bins_x = settings.bins_x
     cdef Py_ssize_t area = bins_y * bins_x, wanted = PIECES * call.threads, pixels, i
-    cdef Py_ssize_t bytes = call.table.pooled_bytes
+    cdef Py_ssize_t bytes = call.table.pooled_bytes, row = 0
     cdef bint narrow = call.table.narrow
     cdef Level* level
     cover_with_strips(call)
     call.sparse = is_crop(settings.pooling)
+    if not settings.channels_last:
+        # Two vectors of channels share what a RoI costs, where a map of so many stays in the cache.
+        cut_into_blocks(call, lanes if call.channels <= lanes else 2 * lanes)
+        row = call.map_width * call.width
+        if call.height * row > HELD_BYTES // call.table.real_bytes:
+            cut_into_blocks(call, lanes)
+            row = call.map_width * lanes
     # Gradients are summed chunk by chunk, so the number of RoIs in a chunk must not depend on the lanes.
     call.window = 0
     call.non_temporal = not backward and call.rois * call.channels * area >= NON_TEMPORAL_BYTES // bytes
@@ -115,7 +122,6 @@ cdef void shape_mean(Call* call) noexcept nogil:
         pixels = call.strips if backward else bins_x
         call.reals[STAGED] = (pixels if call.ragged else 1) * call.width + lanes
     elif backward:
-        cut_into_blocks(call, lanes if call.channels <= lanes else PACKED * lanes)
         call.packed = True
         call.strip_width = 1
         call.strips = min(call.taps_x, call.map_width + 1)
@@ -124,16 +130,20 @@ cdef void shape_mean(Call* call) noexcept nogil:
         call.reals[BINS] = area * call.width
         call.reals[LINES] = bins_y * call.pitch
     else:
-        cut_into_blocks(call, lanes)
-        call.pitch = min(call.map_width + 2 * lanes, call.taps_x * lanes)
-        call.batch = max(1, min(<Py_ssize_t> ROW_BATCH, SCRATCH // ((call.pitch + bins_x) * lanes)))
-        call.x_stride = call.batch * lanes
-        call.reals[LINES] = call.pitch * lanes
-        call.reals[PIXELS] = call.pitch * call.batch * lanes
-        call.reals[BINS] = (call.batch * bins_x + lanes) * lanes
+        call.packed = True
+        pixels = min(call.map_width + 2 * lanes, call.taps_x * lanes)
+        call.batch = max(1, min(<Py_ssize_t> ROW_BATCH, SCRATCH // ((pixels + bins_x) * call.width)))
+        call.x_stride = call.batch * call.width
+        call.reals[LINES] = max(
+            pixels * lanes, call.taps_y * <Py_ssize_t> sizeof(Py_ssize_t) // call.table.real_bytes
+        )
+        call.reals[PIXELS] = pixels * call.x_stride
+        call.reals[BINS] = call.batch * bins_x * call.width
         if call.non_temporal:
-            call.staged = LEAST_STAGED <= lanes * area * bytes <= MOST_STAGED
-            call.reals[STAGED] = lanes * area + lanes
+            call.staged = LEAST_STAGED <= call.width * area * bytes <= MOST_STAGED
+            call.reals[STAGED] = call.width * area + lanes
+        if call.rois >= PACKED_READS:  # of each level that this has room for
+            call.reals[HELD] = min(call.height * row, HELD_BYTES // call.table.real_bytes)
     if backward:
         call.transposed = True
         call.lines_y, call.lines_x = call.taps_y, call.strips
