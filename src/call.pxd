@@ -35,6 +35,9 @@ cdef enum:
     CURSORS = 512  # RoIs that one sweep along a row tile takes
     ROW_TILE = 8  # rows of a row tile, and columns of a step along it: benchmarks/layouts.py
     STRIP_BATCH = 4  # strips that the y step of the gradient of channels-first maps takes at once
+    WINDOW = 64  # rows and columns of the window of a rotated bin, a power of two
+    TAPS_OF_BINS = 8192  # of rotated bins that are found at once: more than a window has pixels
+    LINES_OF_BINS = 256
 
 
 cdef enum:  # where samples of a bin lie outside the map on an axis: see Axis.outside
@@ -52,6 +55,10 @@ cdef enum:  # buffers of a thread, in numbers of type real; src/once/shapes.pxi 
     GRAD_BINS
     GRADIENT  # rows of a gradient, where it is narrower than its sums
     PATCHED  # patches of the samples of a rotated box
+    CELLS  # its window
+    TAPS  # where the taps of its bins are, and next what they weigh
+    WEIGHTS
+    STRETCHES  # these taps as pixels side by side
     BUFFERS
 
 
@@ -125,6 +132,10 @@ cdef struct RoI:  # one box and its tables
 
 cdef struct Patch:  # samples of a rotated bin: rows [top, bottom) of columns [left, right)
     double top, bottom, left, right
+
+
+cdef struct Stretch:  # pixels side by side on a plane
+    Py_ssize_t at, length, row
 
 
 cdef struct Rows:  # some rows of one image of a gradient, and a block of their channels

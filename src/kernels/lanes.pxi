@@ -67,6 +67,13 @@ cdef inline lanes load_first_numbers(const number* source, Py_ssize_t n) noexcep
         return load_first(source, n)
 
 
+cdef inline void store_first_numbers(number* target, lanes v, Py_ssize_t n) noexcept nogil:
+    if number is pooled:
+        store_first_pooled(target, v, n)
+    elif number is real:
+        store_first(target, v, n)
+
+
 cdef void write_out(pooled* target, const real* source, Py_ssize_t n, bint non_temporal) noexcept nogil:
     """Store n sums as they are to lie in memory."""
     cdef Py_ssize_t i = 0

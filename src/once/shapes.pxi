@@ -24,7 +24,8 @@ cdef enum:
     CORNER_CHANNELS = 256  # in a block of the gradient to boxes: benchmarks/layouts.py
     CORNER_SCRATCH = 1 << 18  # numbers that a thread pools at a time, about
     UNPOOL_CHANNELS = 64  # in a block of the gradient of roi_pool
-    ROTATED_PLANES = 64  # channels in a block of a channels-first map: each finds the samples anew
+    ROTATED_PLANES = 64  # channels in a block of a channels-first map: each finds the taps anew
+    ROTATED_VECTORS = 2  # of its channels that are packed at once
     PATCHES = 2200  # of samples that wait for their turn: each halving of two axes of doubles leaves one
 
 
@@ -241,12 +242,19 @@ cdef void shape_rotated(Call* call) noexcept nogil:
     """A box has no axes and so no taps: its samples are found where they are used."""
     call.taps_y = call.taps_x = call.lines_y = call.lines_x = 0
     call.window = 0
-    cdef Py_ssize_t width = call.channels
+    cdef Py_ssize_t width = call.channels, bytes = call.table.real_bytes
     if not call.settings.channels_last:
         width = min(width, <Py_ssize_t> ROTATED_PLANES)
     cut_into_blocks(call, width)
-    call.reals[BINS] = call.width
-    call.reals[PATCHED] = PATCHES * sizeof(Patch) // call.table.real_bytes
+    call.reals[PATCHED] = PATCHES * sizeof(Patch) // bytes
+    call.reals[CELLS] = WINDOW * WINDOW * sizeof(double) // bytes
+    call.reals[TAPS] = TAPS_OF_BINS * sizeof(Py_ssize_t) // bytes
+    call.reals[WEIGHTS] = TAPS_OF_BINS
+    if not call.settings.channels_last:
+        call.reals[STRETCHES] = TAPS_OF_BINS * sizeof(Stretch) // bytes
+        call.pitch = min(ROTATED_VECTORS, up(width, call.table.lanes)) * call.table.lanes
+        call.reals[PIXELS] = TAPS_OF_BINS * call.pitch
+        call.reals[BINS] = LINES_OF_BINS * call.pitch
     cut_lines(call)
 
 
