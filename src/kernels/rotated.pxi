@@ -107,6 +107,19 @@ cdef void pool_rotated_planes(
         channel += pitch
 
 
+cdef void sum_bin(
+    real* target, const real* source, Py_ssize_t n, const Axis* axis, int line, bint add
+) noexcept nogil:
+    """One line of an axis, tap by tap: pixels that follow each other are read as one stream."""
+    cdef int t = axis.indptr[line], end = axis.indptr[line + 1]
+    if not add:
+        memset(target, 0, n * sizeof(real))
+    for t in range(t, end):
+        sum_lines[real](
+            target, 0, source, 0, 1, n // LANES, axis.index + t, axis.weight + t, 1, True, True
+        )
+
+
 cdef void rotated_forward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
     """Lines of bins, of RoI after RoI."""
     cdef const Settings* settings = &call.settings
@@ -135,9 +148,7 @@ cdef void rotated_forward(const Call* call, const Piece* piece, const Scratch* s
             source = <const real*> roi.level.map + in_map(call, roi, piece.channel)
             target = <real*> call.bins + in_bins(call, roi, piece.channel) + first * stride
             for line in range(axis.size):
-                sum_channels[real](
-                    target, source, piece.channels, &axis, line, goes_on and line == 0, False
-                )
+                sum_bin(target, source, piece.channels, &axis, line, goes_on and line == 0)
                 target += stride
 
 
