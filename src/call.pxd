@@ -34,9 +34,8 @@ cdef enum:  # a direction
 cdef enum:
     CURSORS = 512  # RoIs that one sweep along a row tile takes
     ROW_TILE = 8  # rows of a row tile, and columns of a step along it: benchmarks/layouts.py
-    STRIP_BATCH = 4  # strips that the y step of the gradient of channels-first maps takes at once
-    WINDOW = 64  # rows and columns of the window of a rotated bin, a power of two
-    TAPS_OF_BINS = 8192  # of rotated bins that are found at once: more than a window has pixels
+    PATCH_SIDE = 64  # rows and columns that a patch of samples of a rotated bin reaches, a power of two
+    TAPS_OF_BINS = 8192  # of rotated bins that are found at once: more than a patch can reach
     LINES_OF_BINS = 256
 
 
@@ -55,7 +54,7 @@ cdef enum:  # buffers of a thread, in numbers of type real; src/once/shapes.pxi 
     GRAD_BINS
     GRADIENT  # rows of a gradient, where it is narrower than its sums
     PATCHED  # patches of the samples of a rotated box
-    CELLS  # its window
+    CELLS  # what weight a patch gives to pixels
     TAPS  # where the taps of its bins are, and next what they weigh
     WEIGHTS
     STRETCHES  # these taps as pixels side by side
@@ -209,13 +208,13 @@ cdef struct Call:
     bint non_temporal  # results are written past the caches
     bint sparse  # bins have few pixels, which others may not share: see src/kernels/sparse.pxi
     bint ragged  # pixels are no whole number of vectors: rows of them are put together in scratch
+    bint packed  # planes are summed as pixels, in scratch: see src/kernels/packed.pxi
     bint staged  # they, or narrow ones, are put together in scratch before they are written
     # Tables
     bint transposed  # axes turn bins into pixels, for the gradient of a mean
     bint tiled  # RoIs note where their bins begin, for tiles of rows
     int margin  # rows and columns at the end of a map that are left out
     int strip_width  # pixels in a strip; 0: x is not covered with strips
-    int weights_x  # a tap of x
     Py_ssize_t x_stride  # from line to line of what the x step reads
     Py_ssize_t taps_y, taps_x, strips, lines_y, lines_x  # the most that a RoI can have
     Py_ssize_t height, map_width  # of the tallest map and of the widest

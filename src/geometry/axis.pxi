@@ -88,40 +88,27 @@ cdef void place(const Draft* draft, Axis* axis, Py_ssize_t stride, weight_type T
 
 
 cdef void place_transposed(
-    const Draft* draft, int strips, int width, Axis* axis, Py_ssize_t stride, weight_type T
+    const Draft* draft, int lines, Axis* axis, Py_ssize_t stride, weight_type T
 ) noexcept nogil:
-    """The transpose of a covered draft: a line a strip, whose indices are bins, in rising order.
-
-    Each tap has as many weights as a strip has slots: 0 for those that the bin does not reach.
-    """
-    cdef int t, line, at = 0
-    cdef Py_ssize_t strip, latest
+    """The transpose of a covered draft: a line a slot, whose indices are bins, in rising order."""
+    cdef int t, bin, line, at
     cdef int* indptr = axis.indptr
     cdef weight_type* weight = <weight_type*> axis.weight
-    axis.size = strips
-    for strip in range(strips + 1):
-        indptr[strip] = 0
-    for line in range(draft.size):
-        latest = -1
-        for t in range(draft.indptr[line], draft.indptr[line + 1]):
-            strip = draft.index[t] // width
-            if strip != latest:
-                indptr[strip + 1] += 1
-                latest = strip
-    for strip in range(strips):
-        indptr[strip + 1] += indptr[strip]
-    for line in range(draft.size):
-        latest = -1
-        for t in range(draft.indptr[line], draft.indptr[line + 1]):
-            strip = draft.index[t] // width
-            if strip != latest:
-                at = indptr[strip]
-                indptr[strip] += 1
-                latest = strip
-                axis.index[at] = line * stride
-                memset(weight + at * width, 0, width * sizeof(weight_type))
-            weight[at * width + draft.index[t] % width] = <weight_type> draft.weight[t]
+    axis.size = lines
+    for line in range(lines + 1):
+        indptr[line] = 0
+    for t in range(draft.indptr[draft.size]):
+        indptr[draft.index[t] + 1] += 1
+    for line in range(lines):
+        indptr[line + 1] += indptr[line]
+    for bin in range(draft.size):
+        for t in range(draft.indptr[bin], draft.indptr[bin + 1]):
+            line = <int> draft.index[t]
+            at = indptr[line]
+            indptr[line] += 1
+            axis.index[at] = bin * stride
+            weight[at] = <weight_type> draft.weight[t]
     # Filling moved each beginning to the next one: move them back.
-    for strip in range(strips, 0, -1):
-        indptr[strip] = indptr[strip - 1]
+    for line in range(lines, 0, -1):
+        indptr[line] = indptr[line - 1]
     indptr[0] = 0

@@ -2,10 +2,9 @@
 # then turned around its centre: a range of rows of the map is no range of samples, and nothing is separable.
 # A bin is one line of a sparse matrix, whose taps are pixels of the plane.
 #
-# The samples of a bin are taken patch by patch of their grid, a patch as large as fits a small window of the
-# map. There the weights that a pixel gets from several samples are added, before the pixel becomes a tap. Of
-# the patches only those near the map are taken, so that time does not depend on how far the box reaches
-# outside:
+# The samples of a bin are taken patch by patch of their grid, where a patch reaches a few rows and columns of
+# the map. The weights that a pixel gets from several of them are added before the pixel becomes a tap. Only
+# patches near the map are taken, so that time does not depend on how far the box reaches outside:
 #
 # - Where coordinates are exact to a fraction of a pixel, arithmetic finds the rows of samples that can meet
 #   the map, and of some rows the columns.
@@ -36,17 +35,16 @@ cdef struct Walk:  # over the bins of a RoI, and of each over the samples that l
     double bottom  # of the rows of samples
     Patch* patch  # where samples are halved: those that wait
     int patches
-    # The window, whose pixel (y, x) is at (y % WINDOW, x % WINDOW)
-    double* cell  # weights, less than 0 where no sample has reached
+    double* cell  # weights of pixels, of (y, x) at (y % PATCH_SIDE, x % PATCH_SIDE); below 0 where none is reached
     double share  # of each of these weights in the mean
-    Py_ssize_t top, left, low, right  # rows [top, low] and columns [left, right] that samples have reached
+    Py_ssize_t top, left, low, right  # rows [top, low] and columns [left, right] that a patch has reached
 
 
 cdef void start_box(
     Walk* walk, const Call* call, const RoI* roi, Py_ssize_t first_row, Py_ssize_t last_row,
     const Scratch* scratch,
 ) noexcept nogil:
-    """Begin with the bins of a box, of whose samples those count that read some rows of the map."""
+    """Begin with a box, of whose samples those count that read some rows of the map. It has no bins yet."""
     cdef const Settings* settings = &call.settings
     cdef const Frame* frame = &roi.frame
     cdef double height, width, middle, spacing, most
@@ -64,11 +62,12 @@ cdef void start_box(
     else:
         walk.y = grid_from(-frame.height / 2, frame.height, settings.bins_y, settings.ratio)
         walk.x = grid_from(-frame.width / 2, frame.width, settings.bins_x, settings.ratio)
-    walk.bin, walk.end, walk.within = 0, settings.bins_y * settings.bins_x, False
+    walk.bin = walk.end = 0
+    walk.within = False
     walk.share = 1 if walk.rough else 1 / (walk.y.per_bin * walk.x.per_bin)
     # Samples are at most `spacing` apart on either axis of the map, and read one pixel more.
     spacing = sample_spacing(&walk.y) + sample_spacing(&walk.x)
-    most = min(floor((WINDOW - 3) / spacing) + 1, <double> PATCH_SAMPLES)
+    most = min(floor((PATCH_SIDE - 3) / spacing) + 1, <double> PATCH_SAMPLES)
     walk.patch_y, walk.patch_x = even_part(walk.y.samples, most), even_part(walk.x.samples, most)
     # The corners of the rows of the map, turned back into the frame of the box.
     height, width = (walk.last - walk.first) / 2, (walk.level.width + 1) / 2.0
@@ -183,6 +182,15 @@ cdef bint next_patch(Walk* walk, Patch* patch, coordinate T) noexcept nogil:
     return True
 
 
+cdef inline double row_of_bin(const Walk* walk, Py_ssize_t bin_y, Py_ssize_t bin_x) noexcept nogil:
+    """About where the middle of a bin lies, among the rows of the map: in the nearest, if it lies outside."""
+    cdef const Frame* frame = walk.frame
+    cdef double yy = walk.y.start + (bin_y + 0.5) * walk.y.bin_size
+    cdef double xx = walk.x.start + (bin_x + 0.5) * walk.x.bin_size
+    cdef double y = yy * frame.cosine - xx * frame.sine + frame.y
+    return min(y, walk.level.height - 1.0) if y > 0 else 0  # also if it is NaN
+
+
 cdef inline coordinate turned_y(const Frame* frame, coordinate yy, coordinate xx) noexcept nogil:
     """Where a place of the frame lies on the map. The order of the operations is part of the contract."""
     return (yy * <coordinate> frame.cosine - xx * <coordinate> frame.sine) + <coordinate> frame.y
@@ -211,11 +219,11 @@ cdef inline void read_sample(Walk* walk, coordinate y, coordinate x, double shar
     below, right = y - row, x - column
     walk.top, walk.low = min(walk.top, row), max(walk.low, next_row)
     walk.left, walk.right = min(walk.left, column), max(walk.right, next_column)
-    column, next_column = column & (WINDOW - 1), next_column & (WINDOW - 1)
-    cells = walk.cell + (row & (WINDOW - 1)) * WINDOW
+    column, next_column = column & (PATCH_SIDE - 1), next_column & (PATCH_SIDE - 1)
+    cells = walk.cell + (row & (PATCH_SIDE - 1)) * PATCH_SIDE
     reach(cells + column, (1 - below) * (1 - right) * share)
     reach(cells + next_column, (1 - below) * right * share)
-    cells = walk.cell + (next_row & (WINDOW - 1)) * WINDOW
+    cells = walk.cell + (next_row & (PATCH_SIDE - 1)) * PATCH_SIDE
     reach(cells + column, below * (1 - right) * share)
     reach(cells + next_column, below * right * share)
 
@@ -295,7 +303,7 @@ cdef inline double middle_of(double first, double last) noexcept nogil:
 
 
 cdef bint read_samples(Walk* walk, bint single) noexcept nogil:
-    """Bring the next samples of the bin into the window; False when all are done."""
+    """Weigh what the next patch of the bin reaches; False when all are done."""
     walk.top, walk.left = walk.level.height, walk.level.width
     walk.low = walk.right = -1
     if single:
@@ -307,11 +315,11 @@ cdef inline Py_ssize_t most_reached(const Walk* walk) noexcept nogil:
     """The most pixels that the samples of a patch can reach."""
     if walk.rough:
         return 4
-    return <Py_ssize_t> min(4 * walk.patch_y * walk.patch_x, <double> (WINDOW * WINDOW))
+    return <Py_ssize_t> min(4 * walk.patch_y * walk.patch_x, <double> (PATCH_SIDE * PATCH_SIDE))
 
 
 cdef int take_taps(Walk* walk, Axis* axis, int t, Py_ssize_t stride) noexcept nogil:
-    """Empty the window into an axis, from tap t on; returns how many there are then.
+    """Move what a patch has reached into an axis, from tap t on; returns how many taps there are then.
 
     stride: from pixel to pixel.
     """
@@ -321,7 +329,7 @@ cdef int take_taps(Walk* walk, Axis* axis, int t, Py_ssize_t stride) noexcept no
     for row in range(walk.top, walk.low + 1):
         wanted = walk.first_row <= row < walk.last_row
         for column in range(walk.left, walk.right + 1):
-            cell = walk.cell + (row & (WINDOW - 1)) * WINDOW + (column & (WINDOW - 1))
+            cell = walk.cell + (row & (PATCH_SIDE - 1)) * PATCH_SIDE + (column & (PATCH_SIDE - 1))
             axis.index[t] = (row * walk.level.width + column) * stride
             axis.weight[t] = <real> (cell[0] * walk.share)
             t += wanted and cell[0] >= 0

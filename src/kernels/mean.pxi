@@ -221,140 +221,49 @@ cdef void forward_planes(
         write_out(call.bins + in_bins(call, roi, channel), staged, planes * bins, call.non_temporal)
 
 
-cdef inline bint fetch(real* target, const pooled* source, Py_ssize_t n) noexcept nogil:
-    """Copy n numbers, as they are summed; False if one is not finite."""
-    cdef lanes part, sums = zeros()
-    cdef Py_ssize_t i = 0
-    while i < n:
-        if i + LANES <= n:
-            part = load_pooled(source + i)
-            store(target + i, part)
-        else:
-            part = load_first_pooled(source + i, n - i)
-            store_first(target + i, part, n - i)
-        sums = sums + <real> 0 * part
-        i += LANES
-    return all_zero(sums)
-
-
-cdef inline lanes given(lanes weight, real bin, bint finite) noexcept nogil:
-    """What a bin gives to the pixels of a strip: 0 to those out of its reach, also if it is not finite."""
-    cdef lanes part = weight * bin
-    if not finite:
-        part = unless_reached(weight, zeros(), part)
-    return part
-
-
-cdef inline void expand_taps(
-    real* target, Py_ssize_t pitch, const real* bins, const Settings* settings, int planes,
-    Py_ssize_t first, Py_ssize_t last, const Axis* axis, int t, int taps, bint add, bint finite,
-) noexcept nogil:
-    """`expand` with one to four taps from `t` on; taps, add and finite are constants where it is inlined."""
-    cdef const Py_ssize_t* offset = axis.index + t
-    cdef const real* weight = axis.weight + t * LANES
-    cdef Py_ssize_t a = offset[0], b = offset[1 if taps > 1 else 0]
-    cdef Py_ssize_t c = offset[2 if taps > 2 else 0], d = offset[3 if taps > 3 else 0]
-    cdef lanes a_weight = load(weight), b_weight = load(weight + (LANES if taps > 1 else 0))
-    cdef lanes c_weight = load(weight + (2 * LANES if taps > 2 else 0))
-    cdef lanes d_weight = load(weight + (3 * LANES if taps > 3 else 0))
-    cdef lanes total
-    cdef const real* source
-    cdef real* line
-    cdef Py_ssize_t i
-    cdef int plane
-    for plane in range(planes):
-        source = bins + (plane * settings.bins_y + first) * settings.bins_x
-        line = target + plane * pitch
-        for i in range(first, last):
-            total = given(a_weight, source[a], finite)
-            if add:
-                total = load(line) + total
-            if taps > 1:
-                total = total + given(b_weight, source[b], finite)
-            if taps > 2:
-                total = total + given(c_weight, source[c], finite)
-            if taps > 3:
-                total = total + given(d_weight, source[d], finite)
-            store(line, total)
-            source += settings.bins_x
-            line += STRIP_BATCH * LANES
-
-
-cdef inline void expand(
-    real* target, Py_ssize_t pitch, const real* bins, const Settings* settings, int planes,
-    Py_ssize_t first, Py_ssize_t last, const Axis* axis, int strip, bint finite,
-) noexcept nogil:
-    """Spread rows [first, last) of the bins of some planes over the pixels of a strip.
-
-    Taps are added one after the other, not by fours as in `weighted_sum`: how many bins reach a strip
-    depends on its width, on which the sum of a pixel must not depend.
-    """
-    cdef int t = axis.indptr[strip], end = axis.indptr[strip + 1]
-    cdef int head = (end - t - 1) % 4 + 1
-    if head == 1:
-        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 1, False, finite)
-    elif head == 2:
-        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 2, False, finite)
-    elif head == 3:
-        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 3, False, finite)
-    else:
-        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 4, False, finite)
-    for t in range(t + head, end, 4):
-        expand_taps(target, pitch, bins, settings, planes, first, last, axis, t, 4, True, finite)
-
-
 cdef void backward_planes(
-    const Call* call, const RoI* roi, real* sums, const Rows* rows, const Scratch* scratch
+    const Call* call, const RoI* roi, real* sums, const Rows* rows, const Window* window,
+    const Scratch* scratch,
 ) noexcept nogil:
-    """The transpose of `forward_planes`; adds to some rows alone, which begin at `sums`.
+    """The transpose of `forward_planes`; adds to a window of some rows alone, packed at `sums`.
 
-    The x step gives each bin to all pixels of a strip at once. Columns are taken a few strips at a time, so
-    that scratch does not grow with the map.
+    Columns are taken some at a time, so that scratch does not grow with the map.
     """
     cdef const Settings* settings = &call.settings
-    cdef Py_ssize_t area = settings.bins_y * settings.bins_x, pitch = settings.bins_y * STRIP_BATCH * LANES
+    cdef Py_ssize_t width = call.width, row = settings.bins_x * width, pitch = roi.level.y_stride
     cdef const pooled* source = call.bins + in_bins(call, roi, rows.channel)
-    cdef int planes = <int> rows.count
-    cdef real* bins = scratch.at[BINS]  # channels, bins of y, bins of x
-    cdef real* lines = scratch.at[LINES]  # channels, bins of y, columns
+    cdef real* bins = scratch.at[BINS]  # bins of y, bins of x, channels
+    cdef real* lines = scratch.at[LINES]  # bins of y, columns, channels
     cdef real* target
-    cdef Py_ssize_t first = settings.bins_y, last = 0, i, s, strips
-    cdef int y, end, c, r, strip
-    cdef bint finite = True
+    cdef const Run* run
+    cdef Py_ssize_t first = settings.bins_y * pitch, last = 0, i, s, columns
+    cdef int y, end, r
     find_lines(roi, rows, &y, &end)
     for i in range(roi.y.indptr[y], roi.y.indptr[end]):
-        first = min(first, roi.y.index[i] // (STRIP_BATCH * LANES))
-        last = max(last, roi.y.index[i] // (STRIP_BATCH * LANES) + 1)
-    if last - first == settings.bins_y:
-        finite = fetch(bins, source, planes * area)
-    else:
-        for c in range(planes):
-            i = c * area + first * settings.bins_x
-            finite = fetch(bins + i, source + i, (last - first) * settings.bins_x) and finite
+        first = min(first, roi.y.index[i])
+        last = max(last, roi.y.index[i])
+    first, last = first // pitch, last // pitch + 1
+    pack[pooled](
+        bins + first * row, width, source + first * settings.bins_x, settings.bins_y * settings.bins_x,
+        rows.count, (last - first) * settings.bins_x,
+    )
     for r in range(roi.runs):
+        run = roi.run + r
         s = 0
-        while s < roi.run[r].strips:
-            strips = min(STRIP_BATCH, roi.run[r].strips - s)
-            for i in range(strips):
-                strip = roi.run[r].slot // LANES + <int> (s + i)
-                target = lines + (first * STRIP_BATCH + i) * LANES
-                if finite:
-                    expand(target, pitch, bins, settings, planes, first, last, &roi.x, strip, True)
-                else:
-                    expand(target, pitch, bins, settings, planes, first, last, &roi.x, strip, False)
+        while s < run.strips:
+            columns = min(pitch // width, run.strips - s)
+            for i in range(columns):
+                weighted_sum[real](
+                    lines + first * pitch + i * width, pitch, bins + first * row, row, last - first,
+                    width // LANES, &roi.x, <int> (run.slot + s + i), False, False,
+                )
             for i in range(y, end):
-                target = sums + (roi.map_row[i] - rows.first) * roi.level.width
-                target += roi.run[r].column + s * LANES
-                if roi.level.width >= LANES:
-                    weighted_sum[real](
-                        target, rows.pitch, lines, pitch, planes, strips, &roi.y, <int> i, True, False
-                    )
-                else:
-                    for c in range(planes):
-                        sum_first[real](
-                            target + c * rows.pitch, lines + c * pitch, &roi.y, <int> i, roi.level.width, True
-                        )
-            s += strips
+                target = sums + (roi.map_row[i] - window.top) * window.columns * width
+                target += (run.column - window.left + s) * width
+                weighted_sum[real](
+                    target, 0, lines, 0, 1, columns * width // LANES, &roi.y, <int> i, True, True
+                )
+            s += columns
 
 
 # Pieces
@@ -425,6 +334,10 @@ cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scr
     cdef const RoI* roi = piece.rois
     cdef const RoI* last = roi + piece.count
     cdef Py_ssize_t area = call.settings.bins_y * call.settings.bins_x, i
+    cdef Window window
+    if call.packed:
+        window = window_of(call, piece)
+        take_planes(call, piece, &window)
     while roi < last:
         if roi.top < rows.last and rows.first < roi.bottom:
             if call.sparse and call.settings.channels_last:
@@ -441,11 +354,14 @@ cdef void mean_backward(const Call* call, const Piece* piece, const Scratch* scr
             else:
                 if roi + 1 < last:  # its bins lie far from these: benchmarks/backward.py, P4-box
                     prefetch_source(
-                        call.bins + in_bins(call, roi + 1, rows.channel), rows.count * area * sizeof(pooled)
+                        call.bins + in_bins(call, roi + 1, rows.channel),
+                        piece.channels * area * sizeof(pooled),
                     )
-                backward_planes(call, roi, piece.sums, rows, scratch)
+                backward_planes(call, roi, piece.sums, rows, &window, scratch)
         roi += 1
-    if NARROW and piece.ends:
+    if call.packed:
+        give_planes(call, piece, &window)
+    elif NARROW and piece.ends:
         for i in range(rows.count):
             round_off(
                 piece.level.gradient + piece.rows.at + i * piece.rows.pitch, piece.sums + i * rows.pitch,

@@ -1,17 +1,18 @@
 # RoIAlignRotated: bins whose samples lie in a grid that is turned.
 #
-# A bin is one line of a sparse matrix, over the pixels of the plane: geometry/rotated.pxi. The lines of some bins
-# are found at once, for all channels of a block. Pixels of a channels-last map are read as they are; of a
-# channels-first map those that these lines read are packed, as many planes as there are lanes at a time.
+# A bin is one line of a sparse matrix, over the pixels of the plane: geometry/rotated.pxi. The lines of some
+# bins are found at once, for all channels of a block. Lanes run along channels: pixels of a channels-last map
+# are read as they are, and of a channels-first map those that these lines read are packed. The gradient to
+# such a map is summed in packed pixels.
 
 cdef enum:
     HULL_ROWS = 256  # rows of a map that are packed from the first pixel to the last
 
 
-cdef void empty_window(const Scratch* scratch) noexcept nogil:
+cdef void empty_cells(const Scratch* scratch) noexcept nogil:
     cdef double* cell = <double*> scratch.at[CELLS]
     cdef Py_ssize_t i
-    for i in range(WINDOW * WINDOW):
+    for i in range(PATCH_SIDE * PATCH_SIDE):
         cell[i] = -1
 
 
@@ -107,49 +108,55 @@ cdef void pool_rotated_planes(
         channel += pitch
 
 
-cdef void sum_bin(
-    real* target, const real* source, Py_ssize_t n, const Axis* axis, int line, bint add
+cdef void pool_rotated_pixels(
+    const Call* call, const RoI* roi, const Piece* piece, const Axis* axis, Py_ssize_t first, bint goes_on
 ) noexcept nogil:
-    """One line of an axis, tap by tap: pixels that follow each other are read as one stream."""
-    cdef int t = axis.indptr[line], end = axis.indptr[line + 1]
-    if not add:
-        memset(target, 0, n * sizeof(real))
-    for t in range(t, end):
-        sum_lines[real](
-            target, 0, source, 0, 1, n // LANES, axis.index + t, axis.weight + t, 1, True, True
-        )
+    """Some bins of a channels-last map, from the first one on."""
+    cdef const real* source = <const real*> roi.level.map + in_map(call, roi, piece.channel)
+    cdef real* target = <real*> call.bins + in_bins(call, roi, piece.channel) + first * call.channels
+    cdef int line
+    for line in range(axis.size):
+        sum_channels[real](target, source, piece.channels, axis, line, goes_on and line == 0, True)
+        target += call.channels
+
+
+cdef inline Py_ssize_t bins_in_a_row(
+    const Walk* walk, const Piece* piece, Py_ssize_t bins_x, Py_ssize_t bin, Py_ssize_t end, bint wanted
+) noexcept nogil:
+    """Bins up to `end` that follow on `bin` and are all in the rows of a piece, or all are not; the next one."""
+    if piece.last_row - piece.first_row == piece.level.height:
+        return end if wanted else bin
+    while bin < end and (
+        piece.first_row <= row_of_bin(walk, bin // bins_x, bin % bins_x) < piece.last_row
+    ) == wanted:
+        bin += 1
+    return bin
 
 
 cdef void rotated_forward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
-    """Lines of bins, of RoI after RoI."""
-    cdef const Settings* settings = &call.settings
-    cdef Py_ssize_t lines = call.units, unit = piece.first, first, bins
-    cdef Py_ssize_t stride = call.channels if settings.channels_last else 1
+    """Lines of bins, of RoI after RoI: those bins whose middle is in the rows of the piece."""
+    cdef Py_ssize_t lines = call.units, bins_x = call.settings.bins_x, unit = piece.first, last, first, end
+    cdef bint channels_last = call.settings.channels_last, goes_on
     cdef const RoI* roi
-    cdef const real* source
-    cdef real* target
     cdef int indptr[LINES_OF_BINS + 1]
     cdef Axis axis = axis_of_bins(indptr, scratch)
     cdef Walk walk
-    cdef bint goes_on
-    cdef int line
-    empty_window(scratch)
+    empty_cells(scratch)
     while unit < piece.last:
         roi = piece.rois + unit // lines
-        bins = min(lines - unit % lines, piece.last - unit) * settings.bins_x
+        last = min(piece.last, unit + lines - unit % lines)  # of this RoI
         start_box(&walk, call, roi, 0, roi.level.height, scratch)
-        walk.bin = unit % lines * settings.bins_x
-        walk.end = walk.bin + bins
-        unit += bins // settings.bins_x
-        while find_lines_of_bins(call, &walk, &axis, &first, &goes_on, stride):
-            if not settings.channels_last:
-                pool_rotated_planes(call, roi, piece, &axis, first, goes_on, scratch)
-                continue
-            source = <const real*> roi.level.map + in_map(call, roi, piece.channel)
-            target = <real*> call.bins + in_bins(call, roi, piece.channel) + first * stride
-            for line in range(axis.size):
-                sum_bin(target, source, piece.channels, &axis, line, goes_on and line == 0)
-                target += stride
+        walk.end = unit % lines * bins_x
+        end = walk.end + (last - unit) * bins_x
+        while walk.end < end:
+            walk.bin = bins_in_a_row(&walk, piece, bins_x, walk.end, end, False)
+            walk.end = bins_in_a_row(&walk, piece, bins_x, walk.bin, end, True)
+            while find_lines_of_bins(call, &walk, &axis, &first, &goes_on, call.channels if channels_last else 1):
+                if channels_last:
+                    pool_rotated_pixels(call, roi, piece, &axis, first, goes_on)
+                else:
+                    pool_rotated_planes(call, roi, piece, &axis, first, goes_on, scratch)
+        unit = last
 
 
 cdef inline void add_weighted(
@@ -167,40 +174,45 @@ cdef inline void add_weighted(
 
 
 cdef void unpool_rotated(
-    const Call* call, const RoI* roi, const Rows* rows, Py_ssize_t n, real* sums, const Scratch* scratch
+    const Call* call, const RoI* roi, const Piece* piece, const Scratch* scratch
 ) noexcept nogil:
-    """Add a RoI to some rows of a gradient, which begin at `sums`."""
-    cdef const Settings* settings = &call.settings
-    cdef bint channels_last = settings.channels_last
-    cdef Py_ssize_t bins = settings.bins_y * settings.bins_x, first, c
-    cdef Py_ssize_t stride = call.channels if channels_last else 1
-    cdef Py_ssize_t plane = roi.level.height * roi.level.width
-    cdef const real* grads = <const real*> call.bins + in_bins(call, roi, rows.channel)
-    cdef real* target = sums - rows.first * roi.level.width * stride
+    """Add a RoI to some rows of a gradient."""
+    cdef Py_ssize_t bins = call.settings.bins_y * call.settings.bins_x, first
+    cdef Py_ssize_t stride = call.width if call.packed else call.channels  # of pixels and of bins
+    cdef Py_ssize_t n = call.width if call.packed else piece.channels
+    cdef const real* source = <const real*> call.bins + in_bins(call, roi, piece.channel)
+    cdef const real* grads
+    cdef real* target = piece.sums - piece.first_row * roi.level.width * stride
     cdef int indptr[LINES_OF_BINS + 1]
     cdef Axis axis = axis_of_bins(indptr, scratch)
     cdef Walk walk
     cdef bint goes_on
     cdef int line, t
-    start_box(&walk, call, roi, rows.first, rows.last, scratch)
+    start_box(&walk, call, roi, piece.first_row, piece.last_row, scratch)
+    walk.end = bins
     while find_lines_of_bins(call, &walk, &axis, &first, &goes_on, stride):
-        if channels_last:
-            for line in range(axis.size):
-                for t in range(indptr[line], indptr[line + 1]):
-                    add_weighted(target + axis.index[t], grads + (first + line) * stride, axis.weight[t], n)
-        else:
-            for c in range(n):
-                for line in range(axis.size):
-                    for t in range(indptr[line], indptr[line + 1]):
-                        target[c * plane + axis.index[t]] += axis.weight[t] * grads[c * bins + first + line]
+        grads = source + first * stride
+        if call.packed:
+            grads = scratch.at[BINS]
+            pack[real](scratch.at[BINS], stride, source + first, bins, piece.channels, axis.size)
+        for line in range(axis.size):
+            for t in range(indptr[line], indptr[line + 1]):
+                add_weighted(target + axis.index[t], grads, axis.weight[t], n)
+            grads += stride
 
 
 cdef void rotated_backward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
-    cdef const Rows* rows = &piece.summed
     cdef const RoI* roi
     cdef Py_ssize_t i
-    empty_window(scratch)
+    cdef Window window
+    if call.packed:
+        window.top, window.bottom = piece.first_row, piece.last_row
+        window.left, window.columns = 0, piece.level.width
+        take_planes(call, piece, &window)
+    empty_cells(scratch)
     for i in range(piece.count):
         roi = piece.rois + i
-        if roi.top < rows.last and rows.first < roi.bottom:
-            unpool_rotated(call, roi, rows, piece.channels, piece.sums, scratch)
+        if roi.top < piece.last_row and piece.first_row < roi.bottom:
+            unpool_rotated(call, roi, piece, scratch)
+    if call.packed:
+        give_planes(call, piece, &window)

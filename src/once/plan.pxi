@@ -5,13 +5,12 @@
 
 
 cdef void place_axis(
-    Room* room, const Call* call, Axis* axis, Py_ssize_t lines, Py_ssize_t taps, int weights
+    Room* room, const Call* call, Axis* axis, Py_ssize_t lines, Py_ssize_t taps
 ) noexcept nogil:
-    """Place an axis each of whose taps has so many weights."""
     cdef size_t size = call.table.real_bytes
     axis.indptr = <int*> take(room, lines + 1, sizeof(int))
     axis.index = <Py_ssize_t*> take(room, taps, sizeof(Py_ssize_t))
-    axis.weight = <real*> take(room, taps * weights, size)
+    axis.weight = <real*> take(room, taps, size)
     axis.by_start = axis.by_end = NULL
     axis.outside = NULL
     if call.direction == BOXES_BACKWARD:
@@ -24,8 +23,8 @@ cdef void place_axis(
 cdef size_t place_roi(const Call* call, RoI* roi, char* memory) noexcept nogil:
     """Place the tables of a RoI; the bytes they take."""
     cdef Room room = room_at(memory)
-    place_axis(&room, call, &roi.y, call.lines_y, call.taps_y, 1)
-    place_axis(&room, call, &roi.x, call.lines_x, call.taps_x, call.weights_x)
+    place_axis(&room, call, &roi.y, call.lines_y, call.taps_y)
+    place_axis(&room, call, &roi.x, call.lines_x, call.taps_x)
     roi.strip = <Py_ssize_t*> take(&room, call.strips, sizeof(Py_ssize_t))
     roi.run = <Run*> take(&room, call.strips, sizeof(Run))
     if call.transposed:
@@ -112,11 +111,11 @@ cdef void plan_roi(const Call* call, Py_ssize_t i, int thread) noexcept nogil:
         roi.top, roi.bottom = 0, 0
         if lines:
             roi.top, roi.bottom = roi.map_row[0], roi.map_row[lines - 1] + 1
-        finish_axis(call, draft, lines, 1, &roi.y, level.y_stride)
+        finish_axis(call, draft, lines, &roi.y, level.y_stride)
     else:
         if call.tiled:
             find_rows(draft, level.height // call.settings.depth if call.settings.depth else 1, roi)
-        finish_axis(call, draft, 0, 0, &roi.y, level.y_stride)
+        finish_axis(call, draft, 0, &roi.y, level.y_stride)
 
     x.length -= call.margin
     draft.room = call.taps_x
@@ -131,9 +130,7 @@ cdef void plan_roi(const Call* call, Py_ssize_t i, int thread) noexcept nogil:
             check_strips(call, roi)
     if call.tiled:
         find_columns(draft, roi)
-    finish_axis(
-        call, draft, roi.strips, call.strip_width if call.transposed else 0, &roi.x, call.x_stride
-    )
+    finish_axis(call, draft, roi.strips, &roi.x, call.x_stride)
 
 
 cdef int draft_rows(const Call* call, const double* box, Drafts* drafts, RoI* roi) noexcept nogil:
@@ -169,15 +166,15 @@ cdef int draft_volume_rows(const Call* call, const double* box, Drafts* drafts, 
 
 
 cdef void finish_axis(
-    const Call* call, const Draft* draft, int lines, int width, Axis* axis, Py_ssize_t stride
+    const Call* call, const Draft* draft, int lines, Axis* axis, Py_ssize_t stride
 ) noexcept nogil:
-    """Place a draft, transposed into lines of so many pixels if there is a width."""
-    if draft.single and width:
-        place_transposed(draft, lines, width, axis, stride, <float> 0)
+    """Place a draft, or its transpose of so many lines."""
+    if draft.single and call.transposed:
+        place_transposed(draft, lines, axis, stride, <float> 0)
     elif draft.single:
         place(draft, axis, stride, <float> 0)
-    elif width:
-        place_transposed(draft, lines, width, axis, stride, <double> 0)
+    elif call.transposed:
+        place_transposed(draft, lines, axis, stride, <double> 0)
     else:
         place(draft, axis, stride, <double> 0)
 

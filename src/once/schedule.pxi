@@ -142,17 +142,18 @@ cdef size_t place_scratch(const Call* call, Scratch* scratch, char* memory) noex
 
 
 cdef void shape_sums(Call* call) noexcept nogil:
-    """Sums of a narrower gradient: of the rows of a piece, in the scratch of its thread."""
+    """Sums of a packed or a narrower gradient: of the rows of a piece, in the scratch of its thread."""
     cdef Py_ssize_t i, rows
     cdef Level* level
-    if not call.table.narrow or call.direction != BACKWARD:
+    if call.direction != BACKWARD or not (call.table.narrow or call.packed):
         return
     for i in range(call.level_count):
         level = call.levels + i
         rows = up(level.height, level.row_tiles)
-        call.reals[GRADIENT] = max(call.reals[GRADIENT], rows * level.width * min(call.width, call.channels))
-        level.sums = NULL
-    if call.capacity < call.rois:  # they outlast a piece
+        call.reals[GRADIENT] = max(call.reals[GRADIENT], rows * level.width * call.width)
+        if call.table.narrow:
+            level.sums = NULL
+    if call.capacity < call.rois and not call.packed:  # they outlast a piece
         call.reals[GRADIENT] = 0
 
 
@@ -252,6 +253,9 @@ cdef void locate_sums(const Call* call, Piece* piece, const Scratch* scratch) no
         rows.count, rows.length, rows.pitch = n, pixels, level.height * level.width
     piece.summed = piece.rows
     piece.ends = call.first + call.count == call.rois
+    if call.packed:  # the kernel begins and ends them
+        piece.sums = scratch.at[GRADIENT]
+        return
     if level.sums == NULL:
         piece.summed.at, piece.summed.pitch = 0, rows.length
         piece.sums = scratch.at[GRADIENT]

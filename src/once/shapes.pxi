@@ -11,6 +11,8 @@ cdef enum:
     PLANES = 4  # blocks of planes per thread that are enough, backward
     MOST_TILES = 1 << 10  # each looks at all RoIs, which must not cost more than pooling them
     TILE_REALS = 1 << 17  # numbers in a row tile of a channels-last map, backward: benchmarks/layouts.py
+    PACKED = 2  # vectors of channels in a block of packed planes
+    COLUMNS = 64  # of a channels-first map that the y step of the gradient takes at once
     TILED_CHANNELS = 32  # pixels of fewer channels stay in the caches as they are: benchmarks/layouts.py
     ROW_BATCH = 8  # rows that the x step of a channels-first map takes at once
     SCRATCH = 1 << 17  # numbers in the scratch of a thread, about
@@ -25,7 +27,8 @@ cdef enum:
     CORNER_SCRATCH = 1 << 18  # numbers that a thread pools at a time, about
     UNPOOL_CHANNELS = 64  # in a block of the gradient of roi_pool
     ROTATED_PLANES = 64  # channels in a block of a channels-first map: each finds the taps anew
-    ROTATED_VECTORS = 2  # of its channels that are packed at once
+    ROTATED_VECTORS = 4  # of its channels that are packed at once
+    ROTATED_TILE_REALS = 1 << 20  # numbers in a row tile of a channels-last map
     PATCHES = 2200  # of samples that wait for their turn: each halving of two axes of doubles leaves one
 
 
@@ -46,9 +49,9 @@ cdef void shape_call(Call* call) noexcept nogil:
     else:
         call.taps_y = room_for_taps(pooling, settings.bins_y, settings.ratio, call.height)
     call.taps_x = room_for_taps(pooling, settings.bins_x, settings.ratio, call.map_width)
-    call.lines_y, call.lines_x, call.weights_x = settings.bins_y, settings.bins_x, 1
+    call.lines_y, call.lines_x = settings.bins_y, settings.bins_x
     call.window, call.units, call.batch, call.pitch, call.strip_width = call.rois, 1, 1, 0, 0
-    call.transposed = call.tiled = call.non_temporal = call.staged = call.ragged = False
+    call.transposed = call.tiled = call.non_temporal = call.staged = call.ragged = call.packed = False
     call.margin = 0
     memset(call.reals, 0, sizeof(call.reals))
     for i in range(call.level_count):
@@ -114,10 +117,14 @@ cdef void shape_mean(Call* call) noexcept nogil:
         pixels = call.strips if backward else bins_x
         call.reals[STAGED] = (pixels if call.ragged else 1) * call.width + lanes
     elif backward:
-        cut_into_blocks(call, lanes)
-        call.x_stride = 1
-        call.reals[BINS] = area * lanes
-        call.reals[LINES] = bins_y * STRIP_BATCH * lanes * lanes
+        cut_into_blocks(call, lanes if call.channels <= lanes else PACKED * lanes)
+        call.packed = True
+        call.strip_width = 1
+        call.strips = min(call.taps_x, call.map_width + 1)
+        call.pitch = min(call.strips, <Py_ssize_t> COLUMNS) * call.width
+        call.x_stride = call.width
+        call.reals[BINS] = area * call.width
+        call.reals[LINES] = bins_y * call.pitch
     else:
         cut_into_blocks(call, lanes)
         call.pitch = min(call.map_width + 2 * lanes, call.taps_x * lanes)
@@ -131,13 +138,12 @@ cdef void shape_mean(Call* call) noexcept nogil:
             call.reals[STAGED] = lanes * area + lanes
     if backward:
         call.transposed = True
-        call.weights_x = call.strip_width
         call.lines_y, call.lines_x = call.taps_y, call.strips
         for i in range(call.level_count):  # the y step reads lines of bins
             if settings.channels_last:
                 call.levels[i].y_stride = bins_x * call.channels
             else:
-                call.levels[i].y_stride = STRIP_BATCH * lanes
+                call.levels[i].y_stride = call.pitch
 
     # So that a block of channels makes about as many pieces as wanted.
     wanted = up(wanted, call.blocks)
@@ -148,7 +154,7 @@ cdef void shape_mean(Call* call) noexcept nogil:
             # there are enough for threads to end together, they are not cut: benchmarks/threads.py
             if settings.channels_last or call.blocks < PLANES * call.threads:
                 level.row_tiles = up(wanted, call.images)
-            if settings.channels_last or narrow:
+            if settings.channels_last or call.packed:
                 level.row_tiles = max(level.row_tiles, min(
                     <Py_ssize_t> MOST_TILES, level.height * level.width * call.width // TILE_REALS
                 ))
@@ -239,23 +245,34 @@ cdef void shape_position_sensitive(Call* call) noexcept nogil:
 
 
 cdef void shape_rotated(Call* call) noexcept nogil:
-    """A box has no axes and so no taps: its samples are found where they are used."""
+    """A box has no axes and so no taps: those of its bins are found where they are used."""
+    cdef bint backward = call.direction == BACKWARD, channels_last = call.settings.channels_last
+    cdef Py_ssize_t lanes = call.table.lanes, bytes = call.table.real_bytes
+    cdef Py_ssize_t vectors = min(<Py_ssize_t> ROTATED_VECTORS, up(call.channels, lanes)), tile
+    cdef Level* level = call.levels
     call.taps_y = call.taps_x = call.lines_y = call.lines_x = 0
     call.window = 0
-    cdef Py_ssize_t width = call.channels, bytes = call.table.real_bytes
-    if not call.settings.channels_last:
-        width = min(width, <Py_ssize_t> ROTATED_PLANES)
-    cut_into_blocks(call, width)
+    call.packed = backward and not channels_last
+    call.pitch = vectors * lanes
+    if channels_last:
+        cut_into_blocks(call, call.channels)
+    else:
+        cut_into_blocks(call, call.pitch if backward else min(call.channels, <Py_ssize_t> ROTATED_PLANES))
+        call.reals[STRETCHES] = TAPS_OF_BINS * sizeof(Stretch) // bytes
+        call.reals[PIXELS] = 0 if backward else TAPS_OF_BINS * call.pitch
+        call.reals[BINS] = LINES_OF_BINS * call.pitch
     call.reals[PATCHED] = PATCHES * sizeof(Patch) // bytes
-    call.reals[CELLS] = WINDOW * WINDOW * sizeof(double) // bytes
+    call.reals[CELLS] = PATCH_SIDE * PATCH_SIDE * sizeof(double) // bytes
     call.reals[TAPS] = TAPS_OF_BINS * sizeof(Py_ssize_t) // bytes
     call.reals[WEIGHTS] = TAPS_OF_BINS
-    if not call.settings.channels_last:
-        call.reals[STRETCHES] = TAPS_OF_BINS * sizeof(Stretch) // bytes
-        call.pitch = min(ROTATED_VECTORS, up(width, call.table.lanes)) * call.table.lanes
-        call.reals[PIXELS] = TAPS_OF_BINS * call.pitch
-        call.reals[BINS] = LINES_OF_BINS * call.pitch
     cut_lines(call)
+    # What RoIs of one neighbourhood read of pixels stays in the caches, if these are taken some rows at a time.
+    if channels_last or backward:
+        tile = TILE_REALS if call.packed else ROTATED_TILE_REALS
+        level.row_tiles = max(level.row_tiles, min(
+            min(<Py_ssize_t> MOST_TILES, level.height), level.height * level.width * call.width // tile
+        ))
+        level.parts = up(level.parts, level.row_tiles) if not backward else 1
 
 
 cdef void cut_lines(Call* call) noexcept nogil:
