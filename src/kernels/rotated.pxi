@@ -137,6 +137,7 @@ cdef void rotated_forward(const Call* call, const Piece* piece, const Scratch* s
     """Lines of bins, of RoI after RoI: those bins whose middle is in the rows of the piece."""
     cdef Py_ssize_t lines = call.units, bins_x = call.settings.bins_x, unit = piece.first, last, first, end
     cdef bint channels_last = call.settings.channels_last, goes_on
+    cdef Py_ssize_t stride = call.channels if channels_last else 1
     cdef const RoI* roi
     cdef int indptr[LINES_OF_BINS + 1]
     cdef Axis axis = axis_of_bins(indptr, scratch)
@@ -151,7 +152,7 @@ cdef void rotated_forward(const Call* call, const Piece* piece, const Scratch* s
         while walk.end < end:
             walk.bin = bins_in_a_row(&walk, piece, bins_x, walk.end, end, False)
             walk.end = bins_in_a_row(&walk, piece, bins_x, walk.bin, end, True)
-            while find_lines_of_bins(call, &walk, &axis, &first, &goes_on, call.channels if channels_last else 1):
+            while find_lines_of_bins(call, &walk, &axis, &first, &goes_on, stride):
                 if channels_last:
                     pool_rotated_pixels(call, roi, piece, &axis, first, goes_on)
                 else:
