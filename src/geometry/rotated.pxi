@@ -35,7 +35,7 @@ cdef struct Walk:  # over the bins of a RoI, and of each over the samples that l
     double bottom  # of the rows of samples
     Patch* patch  # where samples are halved: those that wait
     int patches
-    double* cell  # weights of pixels, of (y, x) at (y % PATCH_SIDE, x % PATCH_SIDE); below 0 where none is reached
+    double* cell  # weights of pixels, of (y, x) at (y % PATCH_SIDE, x % PATCH_SIDE); below 0: not reached
     double share  # of each of these weights in the mean
     Py_ssize_t top, left, low, right  # rows [top, low] and columns [left, right] that a patch has reached
 

@@ -123,7 +123,7 @@ cdef void pool_rotated_pixels(
 cdef inline Py_ssize_t bins_in_a_row(
     const Walk* walk, const Piece* piece, Py_ssize_t bins_x, Py_ssize_t bin, Py_ssize_t end, bint wanted
 ) noexcept nogil:
-    """Bins up to `end` that follow on `bin` and are all in the rows of a piece, or all are not; the next one."""
+    """The end of the bins from `bin` on that all are in the rows of a piece, or all are not."""
     if piece.last_row - piece.first_row == piece.level.height:
         return end if wanted else bin
     while bin < end and (
