@@ -266,7 +266,7 @@ cdef void shape_rotated(Call* call) noexcept nogil:
     call.reals[TAPS] = TAPS_OF_BINS * sizeof(Py_ssize_t) // bytes
     call.reals[WEIGHTS] = TAPS_OF_BINS
     cut_lines(call)
-    # What RoIs of one neighbourhood read of pixels stays in the caches, if these are taken some rows at a time.
+    # What RoIs of one neighbourhood read stays in the caches, if a map is taken some rows at a time.
     if channels_last or backward:
         tile = TILE_REALS if call.packed else ROTATED_TILE_REALS
         level.row_tiles = max(level.row_tiles, min(
