@@ -35,6 +35,9 @@ cdef enum:
     PACKED_READS = 2  # times that RoIs must read the rows of a map that are worth packing
     CURSORS = 512  # RoIs that one sweep along a row tile takes
     ROW_TILE = 8  # rows of a row tile, and columns of a step along it: benchmarks/layouts.py
+    PATCH_SIDE = 64  # rows and columns that a patch of samples of a rotated bin reaches, a power of two
+    TAPS_OF_BINS = 8192  # of rotated bins that are found at once: more than a patch can reach
+    LINES_OF_BINS = 256
 
 
 cdef enum:  # where samples of a bin lie outside the map on an axis: see Axis.outside
@@ -53,6 +56,10 @@ cdef enum:  # buffers of a thread, in numbers of type real; src/once/shapes.pxi 
     GRADIENT  # rows of a gradient, where it is narrower than its sums
     HELD  # rows of a map, as pixels
     PATCHED  # patches of the samples of a rotated box
+    CELLS  # what weight a patch gives to pixels
+    TAPS  # where the taps of its bins are, and next what they weigh
+    WEIGHTS
+    STRETCHES  # these taps as pixels side by side
     BUFFERS
 
 
@@ -126,6 +133,10 @@ cdef struct RoI:  # one box and its tables
 
 cdef struct Patch:  # samples of a rotated bin: rows [top, bottom) of columns [left, right)
     double top, bottom, left, right
+
+
+cdef struct Stretch:  # pixels side by side on a plane
+    Py_ssize_t at, length, row
 
 
 cdef struct Rows:  # some rows of one image of a gradient, and a block of their channels

@@ -34,8 +34,7 @@ def roi_align_rotated(
     ----------
     input : (N, C, H, W) array of float32, float64, float16, bfloat16 or uint8
         Feature maps; (N, H, W, C) with ``layout="NHWC"``. Memory in the order of either layout is read
-        in place, so a transposed view costs nothing; other strides cost one copy. NHWC is several times
-        faster.
+        in place, so a transposed view costs nothing; other strides cost one copy. NHWC is faster.
     boxes : (K, 6) array, or sequence of N arrays (L_i, 5), or (K, 5) array with `batch_indices`
         Rows of (batch_index, cx, cy, width, height, angle), or for each image rows of (cx, cy, width, height,
         angle): centre and sides in pixels of the space that `spatial_scale` maps onto the feature map, the

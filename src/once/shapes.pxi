@@ -26,7 +26,9 @@ cdef enum:
     CORNER_CHANNELS = 256  # in a block of the gradient to boxes: benchmarks/layouts.py
     CORNER_SCRATCH = 1 << 18  # numbers that a thread pools at a time, about
     UNPOOL_CHANNELS = 64  # in a block of the gradient of roi_pool
-    ROTATED_PLANES = 64  # channels in a block of a channels-first map: each finds the samples anew
+    ROTATED_PLANES = 64  # channels in a block of a channels-first map: each finds the taps anew
+    ROTATED_VECTORS = 4  # of its channels that are packed at once
+    ROTATED_TILE_REALS = 1 << 20  # numbers in a row tile of a channels-last map
     PATCHES = 2200  # of samples that wait for their turn: each halving of two axes of doubles leaves one
 
 
@@ -253,16 +255,34 @@ cdef void shape_position_sensitive(Call* call) noexcept nogil:
 
 
 cdef void shape_rotated(Call* call) noexcept nogil:
-    """A box has no axes and so no taps: its samples are found where they are used."""
+    """A box has no axes and so no taps: those of its bins are found where they are used."""
+    cdef bint backward = call.direction == BACKWARD, channels_last = call.settings.channels_last
+    cdef Py_ssize_t lanes = call.table.lanes, bytes = call.table.real_bytes
+    cdef Py_ssize_t vectors = min(<Py_ssize_t> ROTATED_VECTORS, up(call.channels, lanes)), tile
+    cdef Level* level = call.levels
     call.taps_y = call.taps_x = call.lines_y = call.lines_x = 0
     call.window = 0
-    cdef Py_ssize_t width = call.channels
-    if not call.settings.channels_last:
-        width = min(width, <Py_ssize_t> ROTATED_PLANES)
-    cut_into_blocks(call, width)
-    call.reals[BINS] = call.width
-    call.reals[PATCHED] = PATCHES * sizeof(Patch) // call.table.real_bytes
+    call.packed = backward and not channels_last
+    call.pitch = vectors * lanes
+    if channels_last:
+        cut_into_blocks(call, call.channels)
+    else:
+        cut_into_blocks(call, call.pitch if backward else min(call.channels, <Py_ssize_t> ROTATED_PLANES))
+        call.reals[STRETCHES] = TAPS_OF_BINS * sizeof(Stretch) // bytes
+        call.reals[PIXELS] = 0 if backward else TAPS_OF_BINS * call.pitch
+        call.reals[BINS] = LINES_OF_BINS * call.pitch
+    call.reals[PATCHED] = PATCHES * sizeof(Patch) // bytes
+    call.reals[CELLS] = PATCH_SIDE * PATCH_SIDE * sizeof(double) // bytes
+    call.reals[TAPS] = TAPS_OF_BINS * sizeof(Py_ssize_t) // bytes
+    call.reals[WEIGHTS] = TAPS_OF_BINS
     cut_lines(call)
+    # What RoIs of one neighbourhood read stays in the caches, if a map is taken some rows at a time.
+    if channels_last or backward:
+        tile = TILE_REALS if call.packed else ROTATED_TILE_REALS
+        level.row_tiles = max(level.row_tiles, min(
+            min(<Py_ssize_t> MOST_TILES, level.height), level.height * level.width * call.width // tile
+        ))
+        level.parts = up(level.parts, level.row_tiles) if not backward else 1
 
 
 cdef void cut_lines(Call* call) noexcept nogil:
