@@ -1,0 +1,169 @@
+"""The page on reliability: the contract as a table of its tests, their sources, and counts of fuzz cases.
+
+The table is what pytest collects while the pages are built, so that it shows the tests that there are.
+"""
+
+import ast
+import functools
+import json
+import pathlib
+import sys
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+TESTS = ROOT / "tests"
+sys.path.insert(0, str(TESTS))
+import contract  # noqa: E402
+
+SOURCES = "reliability/tests"  # the page that shows them
+FUZZ = ROOT / "docs" / "reliability" / "fuzz.json"
+
+collected = functools.cache(contract.collected)
+
+
+def anchor(test):
+    """Name the place of a test, "folder/file.py::function", or of a file of them."""
+    path, _, function = test.partition("::")
+    return ".".join(filter(None, [pathlib.PurePath(path).stem, function]))
+
+
+def link(env, builder, test, text):
+    """Return a link to the source of a test."""
+    uri = builder.get_relative_uri(env.docname, SOURCES)
+    return nodes.reference("", text, internal=True, refuri=f"{uri}#{anchor(test)}")
+
+
+def table(head, rows, kind):
+    """Return a table of rows of nodes; the first cell of each is its title."""
+    group = nodes.tgroup("", cols=len(head))
+    group += [nodes.colspec(colwidth=1) for _ in head]
+    whole = nodes.table("", group, classes=[kind])
+    for part, of_part in ((nodes.thead(), [[nodes.Text(one) for one in head]]), (nodes.tbody(), rows)):
+        for row in of_part:
+            part += nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in row))
+        group += part
+    return whole
+
+
+class Promises(SphinxDirective):
+    """A row for each promise, a column for each operator; a cell counts cases and leads to the first test."""
+
+    def run(self):
+        """Return the table, and why some of its cells are empty."""
+        for path in (*TESTS.glob("*.py"), *TESTS.glob("promises/*.py")):
+            self.env.note_dependency(str(path))
+        found = collected()
+        head = ["", *next(iter(found.values()))]
+        rows = [[self.title(one), *map(self.cell, row.values())] for one, row in found.items()]
+        reasons = "; ".join(contract.NOT_PROMISED.values())
+        return [table(head, rows, "promises"), nodes.paragraph("", f"–: {reasons}.")]
+
+    def title(self, promise):
+        """Return what a promise says, which leads to its file."""
+        path = f"promises/test_{promise}.py"
+        said = ast.get_docstring(ast.parse((TESTS / path).read_text(encoding="utf-8")))
+        return link(self.env, self.env.app.builder, path, said.split("\n\n")[0].replace("`", ""))
+
+    def cell(self, tests):
+        """Return the number of cases, which leads to the first test and names all of them."""
+        if not tests:
+            return nodes.Text("–")
+        made = link(self.env, self.env.app.builder, next(iter(tests)), str(sum(tests.values())))
+        made["reftitle"] = ", ".join(f"{test.partition('::')[2]}: {count}" for test, count in tests.items())
+        return made
+
+
+class Sources(SphinxDirective):
+    """The files of all tests of the table, and those that the content names, with a place for each test."""
+
+    has_content = True
+
+    def run(self):
+        """Return a section for each file."""
+        tests = {test for row in collected().values() for cell in row.values() for test in cell}
+        paths = sorted({test.partition("::")[0] for test in tests}) + list(self.content)
+        return [self.section(path) for path in dict.fromkeys(paths)]
+
+    def section(self, path):
+        """Return the source of a file, cut where a test begins."""
+        self.env.note_dependency(str(TESTS / path))
+        text = (TESTS / path).read_text(encoding="utf-8")
+        lines, begins = text.splitlines(), {0: None}
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                begins[min([node, *node.decorator_list], key=lambda one: one.lineno).lineno - 1] = node.name
+        made = nodes.section("", nodes.title("", f"tests/{path}"), ids=[anchor(path)], names=[path])
+        for (begin, name), end in zip(begins.items(), [*begins, len(lines)][1:], strict=True):
+            part = "\n".join(lines[begin:end]).strip("\n")
+            made += nodes.literal_block(
+                part, part, language="python", ids=[anchor(f"{path}::{name}")] * bool(name)
+            )
+        return made
+
+
+class Fuzz(SphinxDirective):
+    """What tests/fuzz.py has put on record: how many cases of each operator, and in which runs."""
+
+    def run(self):
+        """Return both tables, or a sentence where nothing is on record."""
+        self.env.note_dependency(str(FUZZ))
+        runs = json.loads(FUZZ.read_text(encoding="utf-8"))["runs"] if FUZZ.exists() else []
+        if not runs:
+            return [nodes.paragraph("", "No run is on record.")]
+        texts = [
+            [[nodes.Text(f"{one:,}" if isinstance(one, int) else one) for one in row] for row in rows]
+            for rows in (by_operator(runs), by_run(runs))
+        ]
+        return [table(*head, "fuzz") for head in zip((OF_OPERATORS, OF_RUNS), texts, strict=True)]
+
+
+OF_OPERATORS = ("", "cases", "with sanitizers", "refused", "by the reference", "by other calls")
+OF_RUNS = ("run", "level", "sanitizers", "cases", "first seed", "seconds", "failed")
+
+
+def by_operator(runs):
+    """Sum the runs: a row for each direction of an operator, and one for all."""
+    rows = {}
+    for run in runs:
+        for name, (cases, _, refused, referred, others) in run["counts"].items():
+            own = [cases, cases * bool(run["sanitizers"]), refused, referred, others]
+            rows[name] = [one + more for one, more in zip(rows.get(name, [0] * 5), own, strict=True)]
+    return [[name, *row] for name, row in rows.items()] + [
+        ["all", *map(sum, zip(*rows.values(), strict=True))]
+    ]
+
+
+def by_run(runs):
+    """List the runs, a row each."""
+    return [
+        [
+            run["version"],
+            run["level"],
+            ", ".join(run["sanitizers"]) or "–",
+            *(run[name] for name in ("cases", "first", "seconds")),
+            len(run["failures"]),
+        ]
+        for run in runs
+    ]
+
+
+class Tests(SphinxRole):
+    """A link to a file of tests: {tests}`test_threads.py`."""
+
+    def run(self):
+        """Return the link."""
+        if not (TESTS / self.text).exists():
+            message = self.inliner.reporter.error(f"there is no tests/{self.text}", line=self.lineno)
+            return [], [message]
+        return [link(self.env, self.env.app.builder, self.text, f"tests/{self.text}")], []
+
+
+def setup(app):
+    """Name them."""
+    app.add_directive("promises", Promises)
+    app.add_directive("promise-tests", Sources)
+    app.add_directive("fuzz-cases", Fuzz)
+    app.add_role("tests", Tests())
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
