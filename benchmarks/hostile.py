@@ -5,7 +5,7 @@
     python benchmarks/hostile.py                                        # writes into docs/reliability.md
     python benchmarks/hostile.py --case "image 10⁹" --library opencv    # prints, no more
 
-Each case is a process of its own, with limits on memory and time. All of them take about ten minutes, on Linux.
+Each case is a process of its own, with limits on memory and time, on Linux. All take about ten minutes.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SCORES = ("right", "error", "wrong", "memory", "hang", "crash")
 
 
 def participants():
-    """Return what each library makes of a problem, in the call that a user would write, and their versions."""
+    """Return what each library makes of a problem, and their versions."""
     found, versions = peers.installed()[0], {"cyroialign": cyroialign.__version__, "numpy": np.__version__}
     for peer in found:
         versions |= peer.versions()
@@ -115,9 +115,7 @@ def answer(participant, problem, seconds, memory, sender):
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    signal.setitimer(
-        signal.ITIMER_REAL, SETUP_SECONDS
-    )  # its signal ends the process, as that of RLIMIT_CPU does
+    signal.setitimer(signal.ITIMER_REAL, SETUP_SECONDS)  # ends the process, as RLIMIT_CPU does
     try:
         participant(CASES["two boxes"].problem)
     except Exception as error:
@@ -141,18 +139,16 @@ def table(scores, versions):
     kinds = ""
     for name, of_case in scores.items():
         kind = CASES[name].kind
-        cells = [kind if kind != kinds else "", name, *(of_case.get(one, "–") for one in libraries)]
+        cells = [kind if kind != kinds else "", name, *(of_case.get(one, "") for one in libraries)]
         kinds = kind
         lines.append("| " + " | ".join(cells) + " |")
     counts = {one: Counter(of_case.get(one) for of_case in scores.values()) for one in libraries}
     for word in SCORES:
-        lines.append(f"| sum | {word} | " + " | ".join(str(counts[one][word]) for one in libraries) + " |")
-    lines += [
-        "",
-        f"Limits: {SECONDS} s of processor time and {MEMORY // 2**30} GiB a call; {THREADS} threads.",
-    ]
-    lines.append("Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
-    return "\n".join(lines) + "\n"
+        cells = ["sum", word, *(str(counts[one][word]) for one in libraries)]
+        lines.append("| " + " | ".join(cells) + " |")
+    limits = f"{SECONDS} s of processor time and {MEMORY // 2**30} GiB a call"
+    used = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return "\n".join([*lines, "", f"Limits: {limits}. Threads: {THREADS}. Versions: {used}.", ""])
 
 
 def main(arguments=None):

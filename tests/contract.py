@@ -1,8 +1,7 @@
 """The contract as a table: which tests hold each operator to each promise, as pytest collects them.
 
-A promise is a file of promises/. A test of it counts for the operator that it is parametrized with; any test counts
-for what its mark says: ``@pytest.mark.promise("same_bits", "paste_masks")``. Run as a script, it prints the table as
-JSON, for the page on reliability.
+A promise is a file of promises/. A test of it counts for the operator that it is parametrized with; any test
+counts for what its mark says: ``@pytest.mark.promise("same_bits", "paste_masks")``. Run, it prints JSON.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""What crop_and_resize and paste_masks promise beside their values, whose boxes are no RoIs of the registry."""
+"""What crop_and_resize and paste_masks promise, whose boxes are no RoIs of the registry."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +81,7 @@ def test_calls_from_many_threads_at_once():
 
 @pytest.mark.promise("large_arrays", "crop_and_resize")
 def test_crops_of_a_large_image():
-    """The last corner of an image of more than 2**31 values, of which all but that corner are never touched."""
+    """The last corner of an image of more than 2**31 values, the rest of which is never touched."""
     side, few = 26760, 30
     image = np.zeros((1, side, side, 3), np.uint8)
     corner = image[:, -few:, -few:]

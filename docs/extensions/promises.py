@@ -58,7 +58,7 @@ class Promises(SphinxDirective):
         head = ["", *next(iter(found.values()))]
         rows = [[self.title(one), *map(self.cell, row.values())] for one, row in found.items()]
         reasons = "; ".join(contract.NOT_PROMISED.values())
-        return [table(head, rows, "promises"), nodes.paragraph("", f"–: {reasons}.")]
+        return [table(head, rows, "promises"), nodes.paragraph("", f"Without a number: {reasons}.")]
 
     def title(self, promise):
         """Return what a promise says, which leads to its file."""
@@ -69,7 +69,7 @@ class Promises(SphinxDirective):
     def cell(self, tests):
         """Return the number of cases, which leads to the first test and names all of them."""
         if not tests:
-            return nodes.Text("–")
+            return nodes.Text("")
         made = link(self.env, self.env.app.builder, next(iter(tests)), str(sum(tests.values())))
         made["reftitle"] = ", ".join(f"{test.partition('::')[2]}: {count}" for test, count in tests.items())
         return made
@@ -97,9 +97,8 @@ class Sources(SphinxDirective):
         made = nodes.section("", nodes.title("", f"tests/{path}"), ids=[anchor(path)], names=[path])
         for (begin, name), end in zip(begins.items(), [*begins, len(lines)][1:], strict=True):
             part = "\n".join(lines[begin:end]).strip("\n")
-            made += nodes.literal_block(
-                part, part, language="python", ids=[anchor(f"{path}::{name}")] * bool(name)
-            )
+            ids = [anchor(f"{path}::{name}")] if name else []
+            made += nodes.literal_block(part, part, language="python", ids=ids)
         return made
 
 
@@ -141,7 +140,7 @@ def by_run(runs):
         [
             run["version"],
             run["level"],
-            ", ".join(run["sanitizers"]) or "–",
+            ", ".join(run["sanitizers"]) or "none",
             *(run[name] for name in ("cases", "first", "seconds")),
             len(run["failures"]),
         ]
