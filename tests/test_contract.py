@@ -1,5 +1,6 @@
 """The table of the contract: no cell without a test, and tests count where they belong."""
 
+import importlib
 import types
 
 import contract
@@ -48,3 +49,24 @@ def test_names_of_parameters():
     for name, (operator, _) in DIRECTIONS.items():
         for value in (name, operator):
             assert OPERATORS[contract.operator_of(of(params={"x": 1, "operator": value}))] is operator
+
+
+def test_counts_of_fuzz_cases_add_up(monkeypatch):
+    """Over runs, of which one had sanitizers; of cases, calls, refusals, references, other calls."""
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(contract.TESTS.parent / "docs" / "extensions")
+    promises = importlib.import_module("promises")
+    common = {"version": "1.0", "level": "avx2", "first": 0, "seconds": 9}
+    plain = common | {"cases": 12, "sanitizers": [], "failures": {}}
+    plain["counts"] = {"a-forward": [7, 20, 1, 4, 5], "b-forward": [5, 9, 0, 2, 3]}
+    checked = common | {"cases": 2, "sanitizers": ["address", "undefined"], "failures": {"3": "crash"}}
+    checked["counts"] = {"a-forward": [2, 4, 0, 1, 1]}
+    assert promises.by_operator([plain, checked]) == [
+        ["a-forward", 9, 2, 1, 5, 6],
+        ["b-forward", 5, 0, 0, 2, 3],
+        ["all", 14, 2, 1, 7, 9],
+    ]
+    assert promises.by_run([plain, checked]) == [
+        ["1.0", "avx2", "none", 12, 0, 9, 0],
+        ["1.0", "avx2", "address, undefined", 2, 0, 9, 1],
+    ]
