@@ -51,11 +51,15 @@ def test_names_of_parameters():
             assert OPERATORS[contract.operator_of(of(params={"x": 1, "operator": value}))] is operator
 
 
-def test_counts_of_fuzz_cases_add_up(monkeypatch):
-    """Over runs, of which one had sanitizers; of cases, calls, refusals, references, other calls."""
+@pytest.fixture
+def promises(monkeypatch):
     pytest.importorskip("sphinx")
     monkeypatch.syspath_prepend(contract.TESTS.parent / "docs" / "extensions")
-    promises = importlib.import_module("promises")
+    return importlib.import_module("promises")
+
+
+def test_counts_of_fuzz_cases_add_up(promises):
+    """Over runs, of which one had sanitizers; of cases, calls, refusals, references, other calls."""
     common = {"version": "1.0", "level": "avx2", "first": 0, "seconds": 9}
     plain = common | {"cases": 12, "sanitizers": [], "failures": {}}
     plain["counts"] = {"a-forward": [7, 20, 1, 4, 5], "b-forward": [5, 9, 0, 2, 3]}
@@ -70,3 +74,11 @@ def test_counts_of_fuzz_cases_add_up(monkeypatch):
         ["1.0", "avx2", "none", 12, 0, 9, 0],
         ["1.0", "avx2", "address, undefined", 2, 0, 9, 1],
     ]
+
+
+def test_a_soak_in_words(promises):
+    soak = {"seconds": 60.0, "threads": 8, "calls": 12345, "forks": 67, "interrupts": 89}
+    grown = {"a-forward": 4096, "b-forward": -8192}
+    said = promises.soaked({"version": "1.0", "soak": soak, "calls": 100000, "grown": grown})
+    assert "8 threads for 60 s, 12,345 calls, 67 forks, 89 interrupts" in said
+    assert "In 100,000 calls of one kind, resident memory grew by at most 4,096 bytes." in said

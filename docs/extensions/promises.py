@@ -18,7 +18,7 @@ sys.path.insert(0, str(TESTS))
 import contract  # noqa: E402
 
 SOURCES = "reliability/tests"  # the page that shows them
-FUZZ = ROOT / "docs" / "reliability" / "fuzz.json"
+FUZZ, SOAK = (ROOT / "docs" / "reliability" / name for name in ("fuzz.json", "soak.json"))
 
 collected = functools.cache(contract.collected)
 
@@ -103,19 +103,26 @@ class Sources(SphinxDirective):
 
 
 class Fuzz(SphinxDirective):
-    """What tests/fuzz.py has put on record: how many cases of each operator, and in which runs."""
+    """What tests/fuzz.py and tests/soak.py have put on record."""
 
     def run(self):
-        """Return both tables, or a sentence where nothing is on record."""
-        self.env.note_dependency(str(FUZZ))
-        runs = json.loads(FUZZ.read_text(encoding="utf-8"))["runs"] if FUZZ.exists() else []
-        if not runs:
-            return [nodes.paragraph("", "No run is on record.")]
-        texts = [
-            [[nodes.Text(f"{one:,}" if isinstance(one, int) else one) for one in row] for row in rows]
-            for rows in (by_operator(runs), by_run(runs))
-        ]
-        return [table(*head, "fuzz") for head in zip((OF_OPERATORS, OF_RUNS), texts, strict=True)]
+        """Return the tables and the sentence, or that there is none."""
+        for path in (FUZZ, SOAK):
+            self.env.note_dependency(str(path))
+        found = []
+        if FUZZ.exists():
+            runs = json.loads(FUZZ.read_text(encoding="utf-8"))["runs"]
+            for head, rows in ((OF_OPERATORS, by_operator(runs)), (OF_RUNS, by_run(runs))):
+                cells = [[cell(one) for one in row] for row in rows]
+                found.append(table(head, cells, "fuzz"))
+        if SOAK.exists():
+            found.append(nodes.paragraph("", soaked(json.loads(SOAK.read_text(encoding="utf-8")))))
+        return found or [nodes.paragraph("", "No run is on record.")]
+
+
+def cell(value):
+    """Return a cell, with commas in whole numbers."""
+    return nodes.Text(f"{value:,}" if isinstance(value, int) else value)
 
 
 OF_OPERATORS = ("", "cases", "with sanitizers", "refused", "by the reference", "by other calls")
@@ -129,9 +136,8 @@ def by_operator(runs):
         for name, (cases, _, refused, referred, others) in run["counts"].items():
             own = [cases, cases * bool(run["sanitizers"]), refused, referred, others]
             rows[name] = [one + more for one, more in zip(rows.get(name, [0] * 5), own, strict=True)]
-    return [[name, *row] for name, row in rows.items()] + [
-        ["all", *map(sum, zip(*rows.values(), strict=True))]
-    ]
+    rows["all"] = list(map(sum, zip(*rows.values(), strict=True)))
+    return [[name, *row] for name, row in rows.items()]
 
 
 def by_run(runs):
@@ -146,6 +152,17 @@ def by_run(runs):
         ]
         for run in runs
     ]
+
+
+def soaked(entry):
+    """Say what a soak came to."""
+    soak, most = entry["soak"], max(entry["grown"].values())
+    times = ", ".join(f"{soak[name]:,} {name}" for name in ("calls", "forks", "interrupts"))
+    return (
+        f"The soak on record, of version {entry['version']}: {soak['threads']} threads for "
+        f"{soak['seconds']:g} s, {times}. In {entry['calls']:,} calls of one kind, resident memory grew by "
+        f"at most {most:,} bytes."
+    )
 
 
 class Tests(SphinxRole):
