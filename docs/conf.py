@@ -28,6 +28,7 @@ extensions = [
     "sphinx_copybutton",
     "drawn",
     "mathml",
+    "promises",
 ]
 exclude_patterns = ["_build", "inventories"]
 

@@ -68,6 +68,7 @@ def boxes_of_all_kinds(dtype=np.float64):
     return boxes, rng.integers(SHAPE[0], size=len(boxes))
 
 
+@pytest.mark.promise("textbook", "crop_and_resize")
 @pytest.mark.parametrize("case", range(len(CASES)))
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_goldens(case, layout):
@@ -88,6 +89,7 @@ def test_goldens(case, layout):
         close(result, expected, TOLERANCE["float32"])
 
 
+@pytest.mark.promise("textbook", "crop_and_resize")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("crop_size", [CROP, (1, 1), (1, 3), (7, 2)])
@@ -103,6 +105,7 @@ def test_against_the_textbook(crop_size, method, layout, value):
     close(back(result, layout), textbook.crop_and_resize_backward(grad, boxes, indices, SHAPE, method), 1e-12)
 
 
+@pytest.mark.promise("textbook", "crop_and_resize")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("crop_size", [CROP, (1, 1), (1, 3)])
 def test_gradient_to_boxes(crop_size, layout):
@@ -154,6 +157,7 @@ def test_narrow_types(dtype, method, layout):
         np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.promise("transposition", "crop_and_resize")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -166,6 +170,7 @@ def test_law_of_the_pair(dtype, method, layout):
     assert here == pytest.approx(there, rel=TOLERANCE[dtype] * 10)
 
 
+@pytest.mark.promise("same_bits", "crop_and_resize")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 def test_bits(dtype, layout):
@@ -193,6 +198,7 @@ def test_bits(dtype, layout):
         assert alone.tobytes() == crops[row : row + 1].tobytes()
 
 
+@pytest.mark.promise("memory", "crop_and_resize")
 def test_order_of_memory():
     """A transposed view is read in place, and the result has its order."""
     image, (boxes, indices) = some_image(), boxes_of_all_kinds()
@@ -208,6 +214,7 @@ def test_order_of_memory():
     np.testing.assert_array_equal(crop_and_resize(swapped, boxes, indices, CROP, "bilinear", 4.0), expected)
 
 
+@pytest.mark.promise("defined_results", "crop_and_resize")
 @pytest.mark.parametrize("value", [1.5, -0.0, np.inf])
 @pytest.mark.parametrize("method", METHODS)
 def test_extrapolation(method, value):
@@ -232,6 +239,7 @@ def test_extrapolation_fits_the_type():
     assert np.isneginf(huge).all()
 
 
+@pytest.mark.promise("defined_results", "crop_and_resize")
 def test_one_row():
     """An image of one row has one place, which every box touches: also those whose height overflows."""
     image = some_image("float32", shape=(1, 1, 7, 2))
@@ -243,6 +251,7 @@ def test_one_row():
     assert (grad[:, [1, 3]] != 0).all()
 
 
+@pytest.mark.promise("locality", "crop_and_resize")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("method", METHODS)
 def test_locality(method, layout):
@@ -274,6 +283,7 @@ def test_nearest_rounds_halves_up():
     assert crop_and_resize(np.arange(2.0).reshape(1, 2, 1, 1), [[below, 0, below, 0]], [0], 1, "nearest") == 0
 
 
+@pytest.mark.promise("defined_results", "crop_and_resize")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_empty(layout):
     image = turned(some_image("float32"), layout)
@@ -294,6 +304,7 @@ IMAGE, BOXES, INDICES = some_image("float32"), np.full((2, 4), 0.5, np.float32),
 CROPS = np.ones((2, 3, 3, 11), np.float32)
 
 
+@pytest.mark.promise("refusals", "crop_and_resize")
 @pytest.mark.parametrize(
     ("error", "words", "arguments"),
     [
@@ -330,6 +341,7 @@ def test_refusals(error, words, arguments):
     assert (out == 1).all()
 
 
+@pytest.mark.promise("refusals", "crop_and_resize")
 @pytest.mark.parametrize(
     ("error", "words", "arguments"),
     [
@@ -351,6 +363,7 @@ def test_refusals_of_the_gradient(error, words, arguments):
         crop_and_resize_backward(**given)
 
 
+@pytest.mark.promise("refusals", "crop_and_resize")
 @pytest.mark.parametrize(
     ("error", "words", "arguments"),
     [

@@ -48,6 +48,7 @@ def boxes_of_all_kinds():
     return np.array([inside, *moved, *odd])
 
 
+@pytest.mark.promise("textbook", "paste_masks")
 @pytest.mark.parametrize("case", range(5))
 @pytest.mark.parametrize("rule", RULES)
 def test_goldens(case, rule):
@@ -59,6 +60,7 @@ def test_goldens(case, rule):
     np.testing.assert_allclose(result, expected, rtol=0, atol=2e-5)
 
 
+@pytest.mark.promise("textbook", "paste_masks")
 @pytest.mark.parametrize(
     ("rule", "padding"), [("torchvision", 1), ("torchvision", 0), ("torchvision", 3), RULES[::-1]]
 )
@@ -112,6 +114,7 @@ def test_values_meet_the_threshold_exactly():
     assert paste_masks(mask, [[1, 1, 9, 9]], (12, 12), threshold=0.1).sum() > 40
 
 
+@pytest.mark.promise("same_bits", "paste_masks")
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("dtype", ["float32", "float64", *NARROW])
 @pytest.mark.parametrize("threshold", [None, 0.4])
@@ -131,6 +134,7 @@ def test_bits(rule, dtype, threshold):
     assert out.tobytes() == expected.tobytes()
 
 
+@pytest.mark.promise("locality", "paste_masks")
 @pytest.mark.parametrize("rule", RULES)
 def test_locality(rule):
     """What is not finite reaches the pixels that it is one of four neighbours of, and no other mask."""
@@ -149,6 +153,7 @@ def test_locality(rule):
     np.testing.assert_array_equal(bits, ~reached)
 
 
+@pytest.mark.promise("bounded_work", "paste_masks")
 @pytest.mark.parametrize("rule", RULES)
 def test_work_is_bounded_by_the_image(rule):
     """Boxes that a table of their pixels would need terabytes for."""
@@ -159,6 +164,7 @@ def test_work_is_bounded_by_the_image(rule):
     assert not result[2].any()
 
 
+@pytest.mark.promise("bounded_work", "paste_masks")
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kibibytes there")
 def test_memory_with_a_threshold():
     """A result of 300 MB, of which few pages are written, and no image of floats."""
@@ -169,6 +175,8 @@ def test_memory_with_a_threshold():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < result.nbytes / 1024
 
 
+@pytest.mark.promise("box_formats", "paste_masks")
+@pytest.mark.promise("memory", "paste_masks")
 def test_what_arrays_may_be():
     masks, boxes = some_masks(4), boxes_of_all_kinds()[:4]
     expected = paste_masks(masks, boxes, IMAGE)
@@ -190,6 +198,7 @@ def test_what_arrays_may_be():
     np.testing.assert_array_equal(odd, expected)
 
 
+@pytest.mark.promise("defined_results", "paste_masks")
 @pytest.mark.parametrize("threshold", [None, 0.5])
 def test_empty(threshold):
     nothing = np.empty((0, 1, 28, 28), np.float32)
@@ -205,6 +214,7 @@ MASKS, BOXES = some_masks(3), boxes_of_all_kinds()[:3]
 LARGE = np.array([[0, 0, 5, 5], [-3e38, 0, 3e38, 5], [0, np.nan, 5, 5]], np.float32)
 
 
+@pytest.mark.promise("refusals", "paste_masks")
 @pytest.mark.parametrize(
     ("error", "words", "arguments"),
     [
@@ -248,6 +258,7 @@ def test_refusals(error, words, arguments):
     assert (out == 1).all()
 
 
+@pytest.mark.promise("refusals", "paste_masks")
 def test_out_that_shares_memory():
     masks = np.ones((2, 1, 3, 3))
     with pytest.raises(ValueError, match="out must not share memory with an input"):

@@ -294,6 +294,7 @@ def test_every_way_to_write_boxes():
     assert not roi_align_rotated_backward(np.empty((0, 21, 3, 2)), np.empty((0, 6)), SHAPE).any()
 
 
+@pytest.mark.promise("refusals", "roi_align_rotated")
 @pytest.mark.parametrize(
     ("box", "message"),
     [
@@ -310,6 +311,7 @@ def test_boxes_without_a_result(box, message):
         roi_align_rotated(np.zeros(SHAPE, np.float32), boxes, 2, 2.0)
 
 
+@pytest.mark.promise("refusals", "roi_align_rotated")
 def test_wrong_arguments():
     input, boxes = np.zeros(SHAPE, np.float32), np.zeros((3, 6), np.float32)
     with pytest.raises(ValueError, match=r"\(K, 6\), got \(3, 5\); \(K, 5\) needs batch_indices, or a list"):

@@ -250,6 +250,7 @@ def moved(*row):
     return (np.zeros((3, 7)) + row).astype(np.float32)
 
 
+@pytest.mark.promise("refusals", "roi_align_3d")
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -307,6 +308,7 @@ def test_errors(change, error, message):
         roi_align_3d(**{"input": INPUT, "boxes": BOXES, "output_size": 2} | change)
 
 
+@pytest.mark.promise("refusals", "roi_align_3d")
 def test_out_that_shares_memory():
     memory = np.zeros(9 * 13 * 17 * 2 * 11, np.float32)
     boxes = np.lib.stride_tricks.as_strided(memory, (3, 7), (28, 4))
@@ -318,6 +320,7 @@ def test_out_that_shares_memory():
         roi_align_3d_backward(out, BOXES, SHAPE, out=memory.reshape(SHAPE))
 
 
+@pytest.mark.promise("refusals", "roi_align_3d")
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

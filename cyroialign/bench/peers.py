@@ -56,7 +56,7 @@ def _onnxruntime(problem: Problem) -> list[Row]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = problem.threads
     options.log_severity_level = 3  # it warns that its maximum was wrong once
-    session = onnxruntime.InferenceSession(_onnx_model(problem), options, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(onnx_model(problem), options, ["CPUExecutionProvider"])
     output = np.empty_like(problem.gradient)
     binding = session.io_binding()
     if problem.operator == "multiscale":
@@ -85,7 +85,7 @@ def _onnx_levels(problem: Problem) -> dict[str, np.ndarray]:
     return inputs
 
 
-def _onnx_model(problem: Problem) -> bytes:
+def onnx_model(problem: Problem) -> bytes:
     """Write the model in the format of its opset's time, which every onnxruntime since then reads."""
     bins = problem.bins
     if problem.operator == "roi_pool":
@@ -133,7 +133,7 @@ def _onnx_node(problem: Problem, output: str, level: int | None = None) -> str:
 def _opencv(problem: Problem) -> list[Row]:
     cv2 = importlib.import_module("cv2")
     cv2.setNumThreads(problem.threads)
-    net = cv2.dnn.readNetFromONNX(np.frombuffer(_onnx_model(problem), np.uint8), cv2.dnn.ENGINE_NEW)
+    net = cv2.dnn.readNetFromONNX(np.frombuffer(onnx_model(problem), np.uint8), cv2.dnn.ENGINE_NEW)
     inputs = {"input": problem.features, "boxes": problem.corners, "images": problem.images}
     for name, array in inputs.items():
         net.setInput(array, name)  # which copies it

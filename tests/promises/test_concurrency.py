@@ -34,6 +34,7 @@ def test_calls_from_many_threads_at_once(operator):
             assert same == [expected[seed]] * 4
 
 
+@pytest.mark.promise("concurrency", *OPERATORS)
 def test_different_operators_at_once():
     expected = {name: results(one, 0) for name, one in OPERATORS.items()}
     start = threading.Barrier(len(OPERATORS))
@@ -46,6 +47,7 @@ def test_different_operators_at_once():
         assert dict(zip(OPERATORS, pool.map(work, OPERATORS), strict=True)) == expected
 
 
+@pytest.mark.promise("concurrency", *OPERATORS)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_forked_child_of_a_parent_with_threads(run_python):
     code = """
@@ -69,6 +71,7 @@ def all_results(seed):
     return {name: results(one, seed) for name, one in OPERATORS.items()}
 
 
+@pytest.mark.promise("concurrency", *OPERATORS)
 def test_spawned_children(run_python):
     code = """
         import multiprocessing, test_concurrency as t
@@ -93,6 +96,7 @@ def work_on_absurd_numbers(n):
             assert one.tobytes() == two.tobytes()
 
 
+@pytest.mark.promise("concurrency", *OPERATORS)
 @pytest.mark.parametrize("n", [100_000, 2**31 - 1, 2**31, 2**70])
 def test_absurd_numbers_of_threads_work(n, run_python):
     run_python(f"import test_concurrency; test_concurrency.work_on_absurd_numbers({n})")
