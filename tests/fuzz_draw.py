@@ -39,7 +39,7 @@ LIES = (  # an argument, and what is no value for it
     ("output_size", ((0, 3), (3, -1), (1.5, 2))),
     ("grad_output", (lambda grads: np.pad(grads, [(0, 1), (0, 0), (0, 0), (0, 0)]),)),
     ("input", (lambda maps: maps[0], lambda maps: maps.astype(complex))),
-    ("out", (lambda out: out[:0], lambda out: out.astype(np.int32), lambda out: frozen(out))),
+    ("out", (lambda out: out[None], lambda out: out.astype(np.int32), lambda out: frozen(out))),
 )
 
 
