@@ -4,12 +4,13 @@
 
 PYTHON = python3
 BIN = .venv/bin
+SECONDS = 60
 # Tests that no SIMD level changes.
 ABOVE = bench bench_honest bench_map bench_plots busy command_line command_output docs examples figures imports \
 	make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
-.PHONY: help demo test levels heavy lint docs bench asv wheel clean
+.PHONY: help demo test levels heavy fuzz soak sanitize lint docs bench asv wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -27,6 +28,15 @@ levels: .venv/with-test  ## run the tests of the kernels at each SIMD level but 
 
 heavy: .venv/with-test  ## run the tests that need 20 GB of memory
 	$(BIN)/python -m pytest -m heavy $(ARGS)
+
+fuzz: .venv/with-test  ## check random hostile calls for SECONDS=60; ARGS="--first 5000000 --record"
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS) $(ARGS)
+
+soak: .venv/with-test  ## threads, forks and interrupts for SECONDS=60, and leaks of ARGS="--calls 100000"
+	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
+
+sanitize:  ## build with sanitizers in copies of this folder; promises, and SECONDS=60 of fuzz at each level
+	.ci/sanitize $(SECONDS) $(ARGS)
 
 lint: .venv/with-dev  ## check style and types
 	$(BIN)/ruff check .

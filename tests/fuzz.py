@@ -7,6 +7,7 @@ they were, and so do the numbers around `out`.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import pathlib
@@ -36,12 +37,7 @@ def check(seed):
         with np.errstate(all="ignore"):
             result = case.operator.callable(case.direction)(**case.keywords)
     except (TypeError, ValueError) as error:
-        assert case.refused is not None, f"refused: {error}"
-        assert isinstance(error, case.refused[0]), f"{type(error).__name__}: {error}"
-        assert case.refused[1] in str(error), f"the message does not speak of {case.refused[1]}: {error}"
-        assert snapshot(case.keywords) == before, "an argument has changed, though the call was refused"
-        assert case.around is None or (case.around == fuzz_draw.FILLING).all(), "out has changed"
-        return {"cases": 1, "calls": 1, "refused": 1}
+        return check_refusal(case, error, before)
     assert case.refused is None or case.may_pass, f"not refused: {case.refused[1]}"
     results = case.operator.results(case.direction, result, case.layout)
     assert snapshot(case.keywords) == before, "an argument has changed"
@@ -51,6 +47,17 @@ def check(seed):
         assert (beyond == fuzz_draw.FILLING).all(), "numbers around out have changed"
     referred, others = by_reference(case, results), by_bits(case, results)
     return {"cases": 1, "calls": 1 + others, "by reference": referred, "by other calls": others > 0}
+
+
+def check_refusal(case, error, before):
+    """See that the error is the right one, and that the call has changed nothing."""
+    assert case.refused is not None, f"refused: {error}"
+    kind, word = case.refused
+    assert isinstance(error, kind), f"{type(error).__name__}: {error}"
+    assert word in str(error), f"the message does not speak of {word}: {error}"
+    assert snapshot(case.keywords) == before, "an argument has changed, though the call was refused"
+    assert case.around is None or (case.around == fuzz_draw.FILLING).all(), "out has changed"
+    return {"cases": 1, "calls": 1, "refused": 1}
 
 
 def snapshot(keywords):
@@ -126,8 +133,6 @@ def bits(results):
 
 def sanitizers():
     """Name the sanitizers that this process has."""
-    import ctypes  # noqa: PLC0415
-
     own = ctypes.CDLL(cyroialign._kernels._runtime.__file__)
     marks = {
         "address": "__asan_init",
@@ -145,7 +150,8 @@ def describe(seed):
         or value
         for name, value in case.keywords.items()
     }
-    return f"{NAMES[id(case.operator)]}, {case.direction}, checked by {case.second}: {shown}\nboxes\n{case.call.boxes}"
+    what = f"{NAMES[id(case.operator)]}, {case.direction}, checked by {case.second}"
+    return f"{what}: {shown}\nboxes\n{case.call.boxes}"
 
 
 def record(path, entry):

@@ -1,8 +1,8 @@
 """The registry's operators by dense weights, all boxes of a call at once: for very many small cases.
 
-It is checked against the textbooks in test_fuzz.py, and shares nothing with the package. A linear operator is
-the weights of each axis (K, bins, pixels) or, for boxes with an angle, of the map (K, PH, PW, H, W); a maximum
-picks among the samples that such weights make.
+It is checked against the textbooks in test_fuzz.py, and shares nothing with the package. A linear operator
+is the weights of each axis (K, bins, pixels) or, for boxes with an angle, of the map (K, PH, PW, H, W); a
+maximum picks among the samples that such weights make.
 """
 
 import functools
@@ -40,7 +40,8 @@ def places(start, side, bins, ratio, real):
     sample, bin_ = np.arange(int(most), dtype=real), np.arange(bins, dtype=real)[:, None]
     size, count = size[:, None, None], count[:, None, None]
     found = start[:, None, None] + bin_ * size + (sample + real(0.5)) * size / count
-    return found, np.broadcast_to(sample < count, found.shape), count
+    there = np.broadcast_to(sample < count, found.shape)
+    return np.where(there, found, real(0)), there, np.maximum(count, real(1))
 
 
 def samples(low, high, bins, length, settings, real):
@@ -62,7 +63,7 @@ def sampled(low, high, bins, length, settings, real):
     """Average RoIAlign."""
     found, _, count, inside = samples(low, high, bins, length, settings, real)
     weights = of_places(found, length) * inside[..., None]
-    return weights.sum(axis=2) / np.maximum(count.astype(float), 1)
+    return weights.sum(axis=2) / count.astype(float)
 
 
 def sampled_slopes(low, high, bins, length, settings, real):
@@ -218,7 +219,7 @@ def rotated(direction, call):
     flat = (len(call.boxes), *bins, -1)
     by_row, by_column = (of_places(one.reshape(flat), n) for one, n in ((y, height), (x, width)))
     weights = (by_row * inside.reshape(flat)[..., None]).swapaxes(3, 4) @ by_column
-    weights /= np.maximum(count_y * count_x, 1).astype(float).reshape(-1, 1, 1, 1, 1)
+    weights /= (count_y * count_x).astype(float).reshape(-1, 1, 1, 1, 1)
     if direction == "forward":
         return np.einsum("kijhw,kchw->kcij", weights, images(call), optimize=True)
     return summed(call, np.einsum("kcij,kijhw->kchw", call.grad_output.astype(float), weights, optimize=True))

@@ -1,0 +1,41 @@
+"""Each allocation of a call fails in turn: an error, nothing lost, `out` whole or untouched."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from operators import DIRECTIONS
+
+HERE = pathlib.Path(__file__).parent
+NOISE = 8192  # bytes that a process gains whatever it does; any array of these calls is larger
+# Where allocations fail, on how many threads, and whether all must come back: Python itself loses some.
+PLACES = {"package": ("/_kernels/", 2, True), "NumPy": ("/numpy/", 1, True), "everywhere": ("", 1, False)}
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("cc") or "LD_PRELOAD" in os.environ,
+    reason="needs a C compiler and glibc, whose functions it replaces",
+)
+
+
+@pytest.fixture(scope="module")
+def failing_malloc(tmp_path_factory):
+    """The library to load before all others."""
+    library = tmp_path_factory.mktemp("faults") / "failing_malloc.so"
+    command = ["cc", "-O1", "-fno-builtin", "-shared", "-fPIC", HERE / "failing_malloc.c", "-o", library]
+    if subprocess.run(command, check=False).returncode or "musl" in os.confstr("CS_GNU_LIBC_VERSION"):
+        pytest.skip("needs glibc")
+    return str(library)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_every_allocation_fails_in_turn(name, place, failing_malloc, run_python):
+    where, threads, returned = PLACES[place]
+    code = f"import faults; faults.main({name!r}, {where!r}, {threads})"
+    done = run_python(code, timeout=300, LD_PRELOAD=failing_malloc, PYTHONMALLOC="malloc")
+    allocations, failed, *live = map(int, done.stdout.split())
+    assert 0 < failed <= allocations
+    assert not returned or live[-1] - live[1] < NOISE, live
