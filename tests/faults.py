@@ -4,14 +4,13 @@ import ctypes
 import functools
 import gc
 import itertools
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from busy_calls import call_of
 from operators import DIRECTIONS, in_layout
 
-FILLING, ROUNDS = 77, 6
+FILLING = 77
 MEMORY = (MemoryError, SystemError)
 library = ctypes.CDLL(None)
 library.seen.restype = ctypes.c_long
@@ -73,15 +72,11 @@ def bytes_of(operator, direction, result):
     return [one.tobytes() for one in operator.results(direction, result, "NCHW")]
 
 
-def main(name, where, threads):
+def main(name, where, threads, rounds):
     """Do so some times over; print how many allocations there are, and what the process holds after each."""
     (operator, direction), live = DIRECTIONS[name], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         count, failed = fail_each(operator, direction, where.encode(), threads)
         gc.collect()
         live.append(library.live())
     print(count, failed, *live)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

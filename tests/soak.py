@@ -32,7 +32,7 @@ class InterruptError(Exception):
     """What the handler of the signal raises."""
 
 
-def soak(seconds):
+def soak(seconds, forks):
     """Calls of all kinds at once for so long; {what: how often}."""
     expected, wrong = busy_calls.digests(), []
     done, ends = collections.Counter(), time.monotonic() + seconds
@@ -52,8 +52,9 @@ def soak(seconds):
         if time.monotonic() > ends or wrong:
             break
         done["interrupts"] += interrupted(name, expected, wrong)
-        fork(name, expected, wrong)
-        done["forks"] += 1
+        if forks:
+            fork(name, expected, wrong)
+            done["forks"] += 1
     for worker in workers:
         worker.join()
     assert not wrong, f"other bits, or a child that did not end well: {wrong}"
@@ -121,12 +122,13 @@ def main():
         "--seconds", type=float, default=20, help="of threads, forks and interrupts (default 20)"
     )
     parser.add_argument("--calls", type=int, default=2000, help="of each direction, for leaks (default 2000)")
+    parser.add_argument("--no-forks", action="store_true", help="for sanitizers that cannot follow them")
     parser.add_argument("--record", action="store_true", help=f"write what was found to {RECORD.name}")
     options = parser.parse_args()
     grown = {name: growth(name, options.calls) for name in DIRECTIONS}
     print(f"{options.calls} calls of each direction, grown by at most {max(grown.values())} bytes")
     assert max(grown.values()) <= GROWTH, grown
-    found = soak(options.seconds)
+    found = soak(options.seconds, not options.no_forks)
     print(found)
     if options.record:
         entry = {"version": cyroialign.__version__, "soak": found, "calls": options.calls, "grown": grown}

@@ -10,9 +10,10 @@ import pytest
 from operators import DIRECTIONS
 
 HERE = pathlib.Path(__file__).parent
-NOISE = 8192  # bytes that a process gains whatever it does; any array of these calls is larger
-# Where allocations fail, on how many threads, and whether all must come back: Python itself loses some.
-PLACES = {"package": ("/_kernels/", 2, True), "NumPy": ("/numpy/", 1, True), "everywhere": ("", 1, False)}
+NOISE = 2048  # bytes that a process gains whatever it does; maps and tables are larger
+# Where allocations fail, on how many threads, and how often all do: memory is compared after the second round
+# and the last. There is one where Python's own fail, which loses arguments of calls then.
+PLACES = {"package": ("/_kernels/", 2, 4), "NumPy": ("/numpy/", 1, 4), "everywhere": ("", 1, 1)}
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("cc") or "LD_PRELOAD" in os.environ,
@@ -33,9 +34,8 @@ def failing_malloc(tmp_path_factory):
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_every_allocation_fails_in_turn(name, place, failing_malloc, run_python):
-    where, threads, returned = PLACES[place]
-    code = f"import faults; faults.main({name!r}, {where!r}, {threads})"
+    code = f"import faults; faults.main({name!r}, *{PLACES[place]!r})"
     done = run_python(code, timeout=300, LD_PRELOAD=failing_malloc, PYTHONMALLOC="malloc")
     allocations, failed, *live = map(int, done.stdout.split())
     assert 0 < failed <= allocations
-    assert not returned or live[-1] - live[1] < NOISE, live
+    assert live[-1] - live[len(live) > 1] < NOISE, live
