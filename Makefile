@@ -14,7 +14,7 @@ LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_le
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/with-demo  ## install, crop boxes out of a photograph and draw cyroialign-demo.png
 	$(BIN)/cyroialign demo $(ARGS)
@@ -35,7 +35,7 @@ fuzz: .venv/with-test  ## check random hostile calls for SECONDS=60; ARGS="--fir
 soak: .venv/with-test  ## threads, forks and interrupts for SECONDS=60, and leaks of ARGS="--calls 100000"
 	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
 
-sanitize:  ## build with sanitizers in copies of this folder; promises, and SECONDS=60 of fuzz at each level
+sanitize:  ## promises, SECONDS=60 of fuzz at each level and of soak, built with sanitizers; ARGS=thread
 	.ci/sanitize $(SECONDS) $(ARGS)
 
 lint: .venv/with-dev  ## check style and types
