@@ -72,11 +72,15 @@ def bytes_of(operator, direction, result):
     return [one.tobytes() for one in operator.results(direction, result, "NCHW")]
 
 
-def main(name, where, threads, rounds):
-    """Do so some times over; print how many allocations there are, and what the process holds after each."""
-    (operator, direction), live = DIRECTIONS[name], []
-    for _ in range(rounds):
-        count, failed = fail_each(operator, direction, where.encode(), threads)
-        gc.collect()
-        live.append(library.live())
-    print(count, failed, *live)
+def main(where, threads, rounds):
+    """Print a line for each direction: how many allocations, how many of them ended the call, and growth.
+
+    That is how many bytes more the process holds after the last round than after the second.
+    """
+    for operator, direction in DIRECTIONS.values():
+        live = []
+        for _ in range(rounds):
+            count, failed = fail_each(operator, direction, where.encode(), threads)
+            gc.collect()
+            live.append(library.live())
+        print(count, failed, live[-1] - live[min(1, rounds - 1)])
