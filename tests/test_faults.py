@@ -2,22 +2,25 @@
 
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
-import sys
+import sysconfig
 
 import pytest
 from operators import DIRECTIONS
 
-HERE = pathlib.Path(__file__).parent
 NOISE = 2048  # bytes that a process gains whatever it does; maps and tables are larger
 # Where allocations fail, on how many threads, and how often all do: memory is compared after the second round
 # and the last. There is one where Python's own fail, which loses arguments of calls then.
 PLACES = {"package": ("/_kernels/", 2, 4), "NumPy": ("/numpy/", 1, 4), "everywhere": ("", 1, 1)}
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not shutil.which("cc") or "LD_PRELOAD" in os.environ,
-    reason="needs a C compiler and glibc, whose functions it replaces",
+    platform.libc_ver()[0] != "glibc"
+    or not shutil.which("cc")
+    or "LD_PRELOAD" in os.environ
+    or bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="needs a C compiler, and glibc's malloc in the place of Python's",
 )
 
 
@@ -25,9 +28,8 @@ pytestmark = pytest.mark.skipif(
 def failing_malloc(tmp_path_factory):
     """The library to load before all others."""
     library = tmp_path_factory.mktemp("faults") / "failing_malloc.so"
-    command = ["cc", "-O1", "-fno-builtin", "-shared", "-fPIC", HERE / "failing_malloc.c", "-o", library]
-    if subprocess.run(command, check=False).returncode or "musl" in os.confstr("CS_GNU_LIBC_VERSION"):
-        pytest.skip("needs glibc")
+    source = pathlib.Path(__file__).parent / "failing_malloc.c"
+    subprocess.run(["cc", "-O1", "-fno-builtin", "-shared", "-fPIC", source, "-o", library], check=True)
     return str(library)
 
 

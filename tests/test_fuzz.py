@@ -169,3 +169,11 @@ def test_runs_are_put_on_record(tmp_path):
     for first in (0, 9):
         fuzz.record(path, {"first": first})
     assert json.loads(path.read_text()) == {"runs": [{"first": 0}, {"first": 9}]}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["--cases", "60", "--jobs", "2"], " 0 failed"), (["--seed", "7"], "checked: cases")]
+)
+def test_command(words, said, run_python):
+    done = run_python(f"import sys, fuzz; sys.argv = ['fuzz.py', *{words}]; sys.exit(fuzz.main())")
+    assert said in done.stdout
