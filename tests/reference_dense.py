@@ -258,11 +258,9 @@ def maximum(mode, direction, call):
     if direction == "forward":
         return np.where(np.isfinite(best), best, 0)[:, :, :, 0, :, 0]
     near = there & (values >= best - NEAR * np.abs(images(call)).max(initial=0))
-    gradients = []
-    for shares in (
-        near * 1.0,
-        near * np.arange(1.0, 1 + y.shape[2])[:, None, None] * np.arange(1, 1 + x.shape[2]),
-    ):  # alike only if the winner is no question
+    gradients, rows, columns = [], y.shape[2], x.shape[2]
+    numbers = np.arange(1.0, 1 + rows * columns).reshape(rows, 1, columns)
+    for shares in (near * 1.0, near * np.sqrt(numbers)):  # alike only if the winner is no question
         shares /= np.maximum(shares.sum(axis=(3, 5), keepdims=True), 1)
         shares *= call.grad_output.astype(float)[:, :, :, None, :, None]
         shares = shares.reshape(count, shares.shape[1], by_row.shape[2], by_column.shape[2])
