@@ -4,16 +4,17 @@
 
 PYTHON = python3
 BIN = .venv/bin
+SECONDS = 60
 # Tests that no SIMD level changes.
-ABOVE = bench bench_honest bench_map bench_plots busy command_line command_output contract docs examples figures \
-	hostile imports make server suites
+ABOVE = bench bench_honest bench_map bench_plots busy command_line command_output contract docs examples faults \
+	figures hostile imports make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
-.PHONY: help demo test levels heavy lint docs bench asv wheel clean
+.PHONY: help demo test levels heavy fuzz soak sanitize lint docs bench asv wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/with-demo  ## install, crop boxes out of a photograph and draw cyroialign-demo.png
 	$(BIN)/cyroialign demo $(ARGS)
@@ -27,6 +28,15 @@ levels: .venv/with-test  ## run the tests of the kernels at each SIMD level but 
 
 heavy: .venv/with-test  ## run the tests that need 20 GB of memory
 	$(BIN)/python -m pytest -m heavy $(ARGS)
+
+fuzz: .venv/with-test  ## check random hostile calls for SECONDS=60; ARGS="--first 5000000 --record"
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS) $(ARGS)
+
+soak: .venv/with-test  ## threads, forks and interrupts for SECONDS=60, and leaks of ARGS="--calls 100000"
+	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
+
+sanitize:  ## promises, SECONDS=60 of fuzz at each level and of soak, built with sanitizers; ARGS=thread
+	.ci/sanitize $(SECONDS) $(ARGS)
 
 lint: .venv/with-dev  ## check style and types
 	$(BIN)/ruff check .
