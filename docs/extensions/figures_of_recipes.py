@@ -46,7 +46,7 @@ def prompts():
 
 def quantised():
     """Numbers of a quantised row, what they stand for, and the 0 beside them."""
-    values, zero, foot = [120, 140, 128, 150, 131], 128, 96
+    values, zero, foot = [120, 140, 128, 150, 131], 128, 50
     drawing = Drawing(
         "Numbers of a quantised map about its zero point; beside the map a sample is 0", 340, 190
     )
@@ -57,8 +57,8 @@ def quantised():
         drawing.text(left + 19, foot - max(height, 0) - 6, f"{value}", "value" if value else "value orange")
     drawing.path([(34, foot), (334, foot)], "axis")
     drawing.text(28, foot + 5, "128", "value soft", "end")
-    drawing.text(53, 184, "off the map", "soft")
-    drawing.text(290, 184, "off the map", "soft")
+    drawing.text(53, 142, "off the map", "soft")
+    drawing.text(290, 142, "off the map", "soft")
     return str(drawing)
 
 
