@@ -48,7 +48,7 @@ def quantised():
     """Numbers of a quantised row, what they stand for, and the 0 beside them."""
     values, zero, foot = [120, 140, 128, 150, 131], 128, 50
     drawing = Drawing(
-        "Numbers of a quantised map about its zero point; beside the map a sample is 0", 340, 190
+        "Numbers of a quantised map about its zero point; beside the map a sample is 0", 340, 148
     )
     for place, value in enumerate([0, *values, 0]):
         left, height = 34 + 42 * place, (value - zero) * 0.55
