@@ -163,11 +163,12 @@ def draw(results: Sequence[Result], title: str) -> bytes:
         sum((result.operator, result.threads) == (operator, threads) for result in results)
         for operator, threads, _ in shown
     )
-    figure = Figure((max(12, 1.2 + BAR * bars / 0.86), 1.6 + 2.7 * len(shown)), 100, layout="constrained")
+    width = max(10.8, BAR * bars / 0.86)
+    figure = Figure((1.2 + width, 1.6 + 2.7 * len(shown)), 100, layout="constrained")
     panels = figure.subplots(len(shown), squeeze=False)[:, 0]
     for axes, (operator, threads, direction) in zip(panels, shown, strict=True):
         of_panel = [result for result in results if (result.operator, result.threads) == (operator, threads)]
-        _draw_panel(axes, of_panel, direction, colours)
+        _draw_panel(axes, of_panel, direction, colours, width)
         words = f"{OPERATORS[operator]}: {direction}, {plural(threads, 'thread')}"
         axes.set_title(words, loc="left", size="medium")
     figure.suptitle(title, x=0.01, ha="left")
@@ -203,8 +204,13 @@ def _kind(name: str) -> str:
     return " ".join([*library, layout])
 
 
-def _draw_panel(axes: "Axes", results: Sequence[Result], direction: str, colours: Mapping[str, str]) -> None:
-    """Bars rise from the baseline, or sink where a row is slower: on a logarithmic scale both are as tall."""
+def _draw_panel(
+    axes: "Axes", results: Sequence[Result], direction: str, colours: Mapping[str, str], inches: float
+) -> None:
+    """Bars rise from the baseline, or sink where a row is slower: on a logarithmic scale both are as tall.
+
+    inches is about the width of the panel.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter
 
     names = [name for name in _names(results) if name != FLOOR and name.split()[-2] == direction]
@@ -215,7 +221,6 @@ def _draw_panel(axes: "Axes", results: Sequence[Result], direction: str, colours
         rises = [ratio - 1 for ratio in ratios.values()]
         bars = axes.bar(places, rises, width, 1, color=colours[_kind(name)], label=_kind(name))
         texts = [digits(ratio, 2) for ratio in ratios.values()]
-        inches = axes.figure.get_figwidth() - 1.2  # of the panel
         rotation = 90 if width * inches / len(results) < NUMBER else 0
         for label in axes.bar_label(bars, texts, padding=2, size=7, rotation=rotation):
             label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the floor's line
