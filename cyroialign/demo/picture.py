@@ -27,7 +27,6 @@ DPI = 150
 MARGIN, GUTTER, GAP = 0.45, 0.4, 0.14
 HEAD, TITLE, CAPTION = 1.12, 0.27, 0.6
 PHOTO_SIDE = 5.0
-LEAST_WIDTH = 7.8  # which the head needs
 CHIP = 0.11  # half the side of a box's number
 FOOT_LETTER, FOOT_LINE = 0.066, 0.16  # mean width of a letter at the foot; distance of lines
 TITLES = ("photograph", "feature map", "RoIAlign", "RoIPool")
@@ -72,7 +71,7 @@ def draw(scene: Scene) -> bytes:
     bottom = max(layout.tops()[-1], HEAD + TITLE + _photo_size(scene, 0.8 * PHOTO_SIDE)[1] + GAP)
     photo_width, photo_height = _photo_size(scene, max(bottom - HEAD - TITLE - CAPTION, 0.8 * PHOTO_SIDE))
     left = MARGIN + photo_width + GUTTER
-    width = max(LEAST_WIDTH, left + layout.blocks * (layout.block_width + GUTTER) - GUTTER + MARGIN)
+    width = left + layout.blocks * (layout.block_width + GUTTER) - GUTTER + MARGIN
     words = EXPLANATION + OUTSIDE * _reaches_outside(scene)
     foot = textwrap.wrap(words, int((width - 2 * MARGIN) / FOOT_LETTER))
     figure = Figure((width, bottom + 0.15 + FOOT_LINE * len(foot) + 0.3), DPI, facecolor="white")
@@ -90,7 +89,7 @@ def _layout(scene: Scene) -> Layout:
     count = len(scene.boxes)
     blocks = 1 if count <= 4 else 2 if count <= 8 else 3
     rows = -(-count // blocks)
-    cell = {1: 2.3, 2: 1.9}.get(count, 1.5)
+    cell = {1: 2.3, 2: 1.9}.get(count, 1.5)  # the head and the caption of a lone box need 2.3
     views = zip(scene.boxes, scene.cut, strict=True)
     heights = [max(_fit(box, cell)[1], _fit(_around(box, cut), cell)[1]) for box, cut in views]
     row_heights = [max(heights[row::rows]) for row in range(rows)]
