@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",  # for its role autolink
     "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "drawn",
     "mathml",
@@ -104,12 +105,16 @@ html_theme_options = {
 }
 
 
-def draw_the_demo(app):
-    """Draw the picture of the first page as a reader would."""
-    picture = HERE / "_drawn" / "demo.png"
-    picture.parent.mkdir(exist_ok=True)
-    demo = [sys.executable, "-m", "cyroialign", "demo", "--box", "150,8,306,198", "--output", picture]
-    subprocess.run(demo, check=True, stdout=subprocess.DEVNULL)
+def draw_pictures(app):
+    """Draw the pictures of the demo and of the examples as a reader would."""
+    drawn, examples = HERE / "_drawn", HERE.parent / "examples"
+    drawn.mkdir(exist_ok=True)
+    for command in (
+        ["-m", "cyroialign", "demo", "--box", "150,8,306,198", "--output", drawn / "demo.png"],
+        [examples / "pipeline.py", drawn / "example-pipeline.png"],
+        [examples / "fit_boxes.py", drawn / "example-fit-boxes.png"],
+    ):
+        subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
 
 
 def find_in_package(app, env, node, contnode):
@@ -131,5 +136,5 @@ def show_how_it_is_made(app, what, name, obj, options, signature, returns):
 def setup(app):
     """Connect them."""
     app.connect("autodoc-process-signature", show_how_it_is_made)
-    app.connect("builder-inited", draw_the_demo)
+    app.connect("builder-inited", draw_pictures)
     app.connect("missing-reference", find_in_package)

@@ -7,6 +7,7 @@ from reference import random_boxes
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 adapter = pytest.importorskip("cyroialign.onnx")
+OPERATORS = adapter.OPERATORS
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.standard_normal((2, 5, 19, 26), np.float32)
@@ -41,6 +42,12 @@ def run(model, feed, **options):
 def run_theirs(model, feed):
     plain = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return plain.run(None, feed)[0]
+
+
+def compute_with(monkeypatch, function):
+    """Compute RoiAlign with a function in place of roi_align."""
+    standard = OPERATORS["RoiAlign"]._replace(pool=function)
+    monkeypatch.setitem(OPERATORS, "RoiAlign", standard)
 
 
 def graph_with_convolutions():

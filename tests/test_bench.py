@@ -222,6 +222,14 @@ def test_every_operator_in_one_run(run, peers, tmp_path):
     assert "| max | backward | 1 | no peer | no peer |  |" in lines
 
 
+def test_settings_are_printed_once(run, peers):
+    peers(fake=forward)
+    words = ("--workload", "P5-single", "--workload", "Edge-1", "--threads", 1, "--quick")
+    status, printed, _ = run(*words)
+    assert status == 0
+    assert printed.count("  fake: a fake\n") == 1
+
+
 def test_narrow_rows_that_are_wrong_are_not_timed(monkeypatch):
     """Rows of a type have its tolerance and no more."""
     true_call = cyroialign.roi_align
@@ -306,14 +314,14 @@ def test_progress(monkeypatch, capsys, terminal):
     progress = Progress(2)
     progress.show(0, "first")
     progress.end_task()
-    progress.show(0.5, "second" * 20)
+    progress.show(0.5, "second " * 20)
     progress.end_task()
     printed = capsys.readouterr()
     assert printed.out == ""
     lines = [line for line in printed.err.split("\r") if line]
     assert [len(line) for line in lines] == [79] * 4 * terminal
     assert [line[14:19].strip() for line in lines] == ["0%", "", "75%", ""][: 4 * terminal]
-    assert not lines or lines[2].startswith("[#########---]  75%  second")
+    assert not lines or lines[2].rstrip() == f"[#########---]  75%  {'second ' * 7}..."
 
 
 def test_libraries_that_cannot_be_imported(monkeypatch, tmp_path):

@@ -1,8 +1,10 @@
 """What the benchmark draws: that each row has a colour of its own, and that all of it is on the picture."""
 
 import io
+import itertools
 
 import pytest
+from drawn import cut_off, figure_of, words_of
 
 from cyroialign.bench import WORKLOADS, report
 from cyroialign.bench.timing import Result
@@ -46,36 +48,20 @@ def test_more_rows_than_colours_are_refused(results):
         report._colours([results[0]._replace(seconds=more)])
 
 
-def test_nothing_is_cut_off(results, monkeypatch):
-    """Every word of the picture lies on it, and no panel lies on the legend."""
-    figure_module = pytest.importorskip("matplotlib.figure")
-    figures = []
-
-    class Kept(figure_module.Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            figures.append(self)
-
-    monkeypatch.setattr(figure_module, "Figure", Kept)
-    picture = report.draw(results, "a title")
-    [figure] = figures
-    width, height = figure.bbox.size
-    renderer = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
+def test_nothing_is_cut_off(results):
+    """Every word of the picture lies on it, numbers beside each other, and no panel lies on the legend."""
+    picture, figure = figure_of(report.draw, results, "a title")
+    assert {report._kind(name) for name in ROWS} < {text for text, _ in words_of(figure)}
+    assert not cut_off(figure)
     [legend] = figure.legends
-    words = [*legend.get_texts(), *figure.texts]
     for axes in figure.axes:
-        words += [*axes.texts, *axes.get_xticklabels(), axes.yaxis.label]
-    assert {report._kind(name) for name in ROWS} < {text.get_text() for text in words}
-    for text in words:
-        box = text.get_window_extent(renderer)
-        assert -1 <= box.x0 <= box.x1 <= width + 1, text
-        assert -1 <= box.y0 <= box.y1 <= height + 1, text
-    bottom = legend.get_window_extent(renderer).y1
-    assert all(axes.get_tightbbox(renderer).y0 >= bottom for axes in figure.axes)
+        numbers = [text.get_window_extent() for text in axes.texts]
+        assert numbers
+        assert not [(a, b) for a, b in itertools.combinations(numbers, 2) if a.overlaps(b)]
+        assert axes.get_tightbbox().y0 >= legend.get_window_extent().y1
     image = pytest.importorskip("PIL.Image")
     with image.open(io.BytesIO(picture)) as opened:
-        assert opened.size == (width, height)
+        assert opened.size == tuple(figure.bbox.size.astype(int))
 
 
 def test_a_peer_that_runs_ours_beside_channels_last():

@@ -94,6 +94,42 @@ def test_nothing_is_loaded_from_elsewhere(site):
     assert not [link for link in loaded if urllib.parse.urlsplit(link).netloc]
 
 
+def test_the_readme_leads_to_what_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in target]
+    assert "docs/demo.png" in targets
+    assert not [target for target in targets if not (ROOT / target).is_file()]
+
+
+def test_the_readmes_picture_is_what_the_demo_draws(site):
+    image = pytest.importorskip("PIL.Image")
+    with image.open(ROOT / "docs" / "demo.png") as kept, image.open(ROOT / "docs/_drawn/demo.png") as drawn:
+        assert kept.size == (drawn.width // 2, drawn.height // 2)
+
+
+def test_captions_hold_on_any_ground():
+    """In the dark a stronger colour is a lighter one."""
+    captions = re.findall(r"^```{drawn}.*?^```$", "\n".join(p.read_text("utf-8") for p in PAGES), re.M | re.S)
+    assert captions
+    assert not [caption for caption in captions if re.search(r"\b(dark|light|bright)er\b", caption)]
+
+
+def test_every_card_of_the_gallery_has_a_picture_and_a_page(site):
+    [index] = [path for path in site if path.parts[-2:] == ("html", "index.html")]
+    cards = index.read_text(encoding="utf-8").split('<div class="card docutils container">')[1:]
+    pages = [re.search(r'<svg .*?</svg>.*?href="([a-z_/]+\.html)', card, re.S)[1] for card in cards]
+    recipes = {f"recipes/{path.stem}.html" for path in (ROOT / "docs/recipes").glob("*.md")} - {
+        "recipes/index.html"
+    }
+    assert recipes < set(pages)
+
+
+def test_the_table_of_functions_has_every_public_name(site):
+    [index] = [page for path, page in site.items() if path.parts[-2:] == ("api", "index.html")]
+    listed = {link.partition("#")[2] for link in index.links}
+    assert {f"cyroialign.{name}" for name in cyroialign.__all__ if name != "__version__"} <= listed
+
+
 def test_every_public_name_is_described(site):
     anchors = set().union(*(page.anchors for page in site.values()))
     assert {f"cyroialign.{name}" for name in cyroialign.__all__ if name != "__version__"} <= anchors

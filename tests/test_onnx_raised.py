@@ -6,7 +6,7 @@ import traceback
 
 import numpy as np
 import pytest
-from onnx_models import FEED, adapter, evaluate, model, onnx, onnxruntime, run, session
+from onnx_models import FEED, adapter, compute_with, evaluate, model, onnx, onnxruntime, run, session
 
 from cyroialign import roi_align
 
@@ -66,7 +66,7 @@ def within(monkeypatch):
                 todo.pop()()
             return roi_align(*args, **settings)
 
-        monkeypatch.setattr(adapter, "roi_align", compute)
+        compute_with(monkeypatch, compute)
 
     return install
 
@@ -134,7 +134,7 @@ def test_handlers_errors_arrive_from_the_evaluator(error, interrupted):
 
 @EACH
 def test_handlers_errors_arrive_while_a_session_is_made(error, on_signal, monkeypatch):
-    def prepare(attributes):
+    def prepare(name, attributes):
         signal.raise_signal(signal.SIGINT)
         return None  # which the handler prevents
 
@@ -201,7 +201,7 @@ def test_handlers_errors_arrive_from_parts(error, other, two_parts, on_signal, m
 
     crop = session(model(), **options)
     on_signal(raises(error))
-    monkeypatch.setattr(adapter, "roi_align", compute)
+    compute_with(monkeypatch, compute)
     with pytest.raises(type(error)) as caught:
         crop.run(None, FEED)
     assert caught.value is error
@@ -216,7 +216,7 @@ def test_parts_end_with_the_first_error(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(adapter, "PART", 1)
-    monkeypatch.setattr(adapter, "roi_align", compute)
+    compute_with(monkeypatch, compute)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     with pytest.raises(MemoryError):
@@ -248,7 +248,7 @@ def test_errors_are_those_of_their_call(monkeypatch):
         except BaseException as error:
             found[name] = (type(error), *error.args)
 
-    monkeypatch.setattr(adapter, "roi_align", compute)
+    compute_with(monkeypatch, compute)
     threads = [threading.Thread(target=work, args=(n,), name=n) for n in ("memory", "own", "works")]
     for thread in threads:
         thread.start()

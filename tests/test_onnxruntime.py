@@ -11,6 +11,7 @@ from onnx_models import (
     FEED,
     IMAGE,
     adapter,
+    compute_with,
     evaluate,
     graph_with_convolutions,
     model,
@@ -81,9 +82,8 @@ def test_relative_path_and_link(tmp_path, monkeypatch):
 
 def test_chosen_nodes(monkeypatch):
     sizes = []
-    monkeypatch.setattr(
-        adapter,
-        "roi_align",
+    compute_with(
+        monkeypatch,
         lambda *args, **settings: sizes.append(settings["output_size"]) or roi_align(*args, **settings),
     )
     two = onnx.parser.parse_model("""
@@ -123,7 +123,7 @@ def calls(monkeypatch):
         return roi_align(features, boxes, **settings)
 
     monkeypatch.setattr(adapter, "PART", 1)
-    monkeypatch.setattr(adapter, "roi_align", remember)
+    compute_with(monkeypatch, remember)
     return seen
 
 
@@ -151,7 +151,7 @@ def test_parts_run_at_once(monkeypatch):
         return roi_align(features, boxes, **settings)
 
     monkeypatch.setattr(adapter, "PART", FEATURES.shape[1] * 7 * 4 * 15)
-    monkeypatch.setattr(adapter, "roi_align", meet)
+    compute_with(monkeypatch, meet)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     assert len(run(model(), FEED, sess_options=options)) == 30
@@ -180,9 +180,8 @@ def test_errors_of_a_part_name_the_box_among_all(calls):
 def test_tensors_are_not_copied(monkeypatch):
     """The input of the session, and the output that is bound to memory of the caller."""
     seen = []
-    monkeypatch.setattr(
-        adapter,
-        "roi_align",
+    compute_with(
+        monkeypatch,
         lambda features, *args, out, **settings: (
             seen.append((features.ctypes.data, out.ctypes.data, features.flags.writeable))
             or roi_align(features, *args, out=out, **settings)
@@ -294,8 +293,8 @@ def test_many_threads_at_once():
 def test_nodes_are_freed_with_their_session(monkeypatch):
     nodes, prepare = [], adapter._prepare
 
-    def remember(attributes):
-        compute = prepare(attributes)
+    def remember(*node):
+        compute = prepare(*node)
         nodes.append(weakref.ref(compute))
         return compute
 

@@ -1,4 +1,4 @@
-"""The recipe of docs/what.md for quantised maps, and what the page says of the maxima, against real maps."""
+"""The recipe of docs/recipes/quantised.md, and what the page says of the maxima, against real maps."""
 
 import doctest
 import pathlib
@@ -10,7 +10,7 @@ import reference_maximum
 
 import cyroialign as ca
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "what.md"
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "recipes" / "quantised.md"
 RNG = np.random.default_rng(0)
 SHAPE, BINS = (2, 3, 13, 17), (3, 2)
 Q = RNG.integers(0, 256, SHAPE, np.uint8)

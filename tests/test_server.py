@@ -119,7 +119,6 @@ def test_nothing_to_do(shape, ask):
 @pytest.mark.parametrize(
     ("query", "options"),
     [
-        ({}, {}),
         ({"output_size": "0"}, {"output_size": 0}),
         ({"output_size": "7,"}, {"output_size": "7,"}),
         ({"output_size": "1,2,3"}, {"output_size": [1, 2, 3]}),
@@ -272,7 +271,8 @@ def test_a_body_that_is_too_long(server, ask):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("POST", "/", 404), ("GET", "/roi_align", 405), ("PUT", "/roi_align", 405)]
+    ("method", "path", "status"),
+    [("POST", "/none", 404), ("POST", "/", 405), ("GET", "/roi_align", 405), ("PUT", "/roi_align", 405)],
 )
 def test_other_places_and_methods(method, path, status, server):
     answer = server.app.test_client().open(path, method=method)

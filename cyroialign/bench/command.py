@@ -41,23 +41,24 @@ def run(
     if plot_file:
         importlib.import_module("matplotlib.figure")  # fails now, not after minutes of work
     progress = Progress(sum(map(len, parts.values())) * len(counts))
-    settings = {"cyroialign": SETTINGS}
+    settings: dict[str, str] = {}
     versions: dict[str, str] = {}
     missing: dict[str, str] = {}
     results = []
     for operator, of_operator in parts.items():
         peers, absent = installed(operator)
         missing |= absent
-        settings |= {"level-by-level": BY_LEVEL} if operator == "multiscale" else {}
-        settings |= {peer.library: peer.settings for peer in peers}
+        of_libraries = {"cyroialign": SETTINGS} | {peer.library: peer.settings for peer in peers}
+        of_libraries |= {"level-by-level": BY_LEVEL} if operator == "multiscale" else {}
+        settings |= of_libraries
         for peer in peers:
             versions |= peer.versions()
-        print(f"{OPERATORS[operator]}\n", flush=True)
+        print(report.entries({OPERATORS[operator]: of_libraries}) + "\n", flush=True)
         for workload in of_operator:
             part = workload._replace(rois=math.ceil(workload.rois / QUICK_SHARE)) if quick else workload
             rounds = QUICK_ROUNDS if quick else ROUNDS
             of_workload = [measure(part, count, rounds, peers, progress, operator, types) for count in counts]
-            print(report.table(of_workload, settings), flush=True)
+            print(report.table(of_workload), flush=True)
             results += of_workload
     if len(chosen) > 1:
         print("\n".join([*report.family(results), ""]))
@@ -68,7 +69,7 @@ def run(
         "command": {"to repeat": _command(operators, workloads, types, counts, quick)},
     }
     print(report.entries(about))
-    about["settings"] = settings  # the tables have said them
+    about["settings"] = settings  # which have been printed, operator by operator
     title = f"How fast the pooling of regions is on {machine.processor()}{' (--quick)' * quick}"
     for path, make in (
         (json_file, partial(report.as_json, results, about)),

@@ -29,8 +29,10 @@ class Progress:
         self._write("")
 
     def _write(self, line: str) -> None:
+        if len(line) > WIDTH:
+            line = f"{line[: WIDTH - 3].rpartition(' ')[0]} ..."
         if sys.stderr.isatty():
-            print(f"\r{line:<{WIDTH}.{WIDTH}}\r", end="", file=sys.stderr, flush=True)
+            print(f"\r{line:<{WIDTH}}\r", end="", file=sys.stderr, flush=True)
 
 
 def plural(count: int, noun: str) -> str:

@@ -22,13 +22,13 @@ COLOURS = (
     *("#0072B2", "#56B4E9", "#D55E00", "#009E73", "#E69F00", "#882255", "#F0E442", "#CC79A7", "#555555"),
     *("#117733", "#AA4499", "#88CCEE", "#DDCC77", "#332288", "#999999", "#44AA99", "#661100", "#C8C8C8"),
 )
-CROWDED = 0.011  # of a panel's width: numbers above narrower bars are written upwards
+BAR, NUMBER = 0.13, 0.25  # inches that a bar needs at least, and that a number above it does if it lies
 
 
-def table(results: Sequence[Result], settings: Mapping[str, str]) -> str:
+def table(results: Sequence[Result]) -> str:
     """Lay out the results of one workload: two columns for each number of threads.
 
-    Under it: what the rows of a library were set to, and why others are not there.
+    Under it: why other rows are not there.
     """
     names = _names(results)
     width = max(map(len, names))
@@ -36,8 +36,6 @@ def table(results: Sequence[Result], settings: Mapping[str, str]) -> str:
     lines = [results[0].workload.words, f"  {'milliseconds':{width}}{''.join(head)}"]
     lines += [f"  {name:{width}}{''.join(_cells(result, name) for result in results)}" for name in names]
     lines.append(f"  ratio: how many times as fast as {_baselines(results)}")
-    libraries = {name.split()[0] for name in names}
-    lines += [f"  {library}: {text}" for library, text in settings.items() if library in libraries]
     excluded = {name: why for result in results for name, why in result.excluded.items()}
     lines += [f"  left out: {name}: {why}" for name, why in excluded.items()]
     return "\n".join(lines) + "\n"
@@ -161,11 +159,16 @@ def draw(results: Sequence[Result], title: str) -> bytes:
         if name != FLOOR
     }
     colours = _colours(results)
-    figure = Figure((12, 1.6 + 2.7 * len(shown)), 100, layout="constrained")
+    bars = len(colours) * max(
+        sum((result.operator, result.threads) == (operator, threads) for result in results)
+        for operator, threads, _ in shown
+    )
+    width = max(10.8, BAR * bars / 0.86)
+    figure = Figure((1.2 + width, 1.6 + 2.7 * len(shown)), 100, layout="constrained")
     panels = figure.subplots(len(shown), squeeze=False)[:, 0]
     for axes, (operator, threads, direction) in zip(panels, shown, strict=True):
         of_panel = [result for result in results if (result.operator, result.threads) == (operator, threads)]
-        _draw_panel(axes, of_panel, direction, colours)
+        _draw_panel(axes, of_panel, direction, colours, width)
         words = f"{OPERATORS[operator]}: {direction}, {plural(threads, 'thread')}"
         axes.set_title(words, loc="left", size="medium")
     figure.suptitle(title, x=0.01, ha="left")
@@ -201,8 +204,13 @@ def _kind(name: str) -> str:
     return " ".join([*library, layout])
 
 
-def _draw_panel(axes: "Axes", results: Sequence[Result], direction: str, colours: Mapping[str, str]) -> None:
-    """Bars rise from the baseline, or sink where a row is slower: on a logarithmic scale both are as tall."""
+def _draw_panel(
+    axes: "Axes", results: Sequence[Result], direction: str, colours: Mapping[str, str], inches: float
+) -> None:
+    """Bars rise from the baseline, or sink where a row is slower: on a logarithmic scale both are as tall.
+
+    inches is about the width of the panel.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter
 
     names = [name for name in _names(results) if name != FLOOR and name.split()[-2] == direction]
@@ -213,7 +221,7 @@ def _draw_panel(axes: "Axes", results: Sequence[Result], direction: str, colours
         rises = [ratio - 1 for ratio in ratios.values()]
         bars = axes.bar(places, rises, width, 1, color=colours[_kind(name)], label=_kind(name))
         texts = [digits(ratio, 2) for ratio in ratios.values()]
-        rotation = 90 if width / len(results) < CROWDED else 0
+        rotation = 90 if width * inches / len(results) < NUMBER else 0
         for label in axes.bar_label(bars, texts, padding=2, size=7, rotation=rotation):
             label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the floor's line
     middles = np.arange(len(results))

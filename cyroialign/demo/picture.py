@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind eyes; the first ones stand out on most photographs
-COLOURS = ("#56B4E9", "#F0E442", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2", "#FFFFFF")
-DARK_COLOURS = ("#009E73", "#D55E00", "#0072B2")
+# Okabe and Ito's colours, told apart by colour-blind eyes; the first ones stand out on most photographs. Then
+# the same mixed with white, and with black.
+COLOURS = (
+    *("#56B4E9", "#F0E442", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2", "#FFFFFF"),
+    *("#ABDAF4", "#F8F2A1", "#F3CF80", "#E6BCD3", "#80CFB9", "#EAAF80", "#80B9D9", "#C0C0C0"),
+    *("#2B5A75", "#787221", "#735000", "#663D54", "#005039", "#6B2F00", "#003959", "#606060"),
+)
 INK, GREY, PALE = "#1F2328", "#59636E", "#E8EAED"
 DPI = 150
 MARGIN, GUTTER, GAP = 0.45, 0.4, 0.14
 HEAD, TITLE, CAPTION = 1.12, 0.27, 0.6
 PHOTO_SIDE = 5.0
+CHIP = 0.11  # half the side of a box's number
 FOOT_LETTER, FOOT_LINE = 0.066, 0.16  # mean width of a letter at the foot; distance of lines
 TITLES = ("photograph", "feature map", "RoIAlign", "RoIPool")
 SIDES = ("left", "top", "right", "bottom")
@@ -32,6 +37,7 @@ EXPLANATION = (
     "bins outwards and takes the maximum of each: its crop shows another part of the photograph, and "
     "brighter."
 )
+OUTSIDE = " Beside the photograph, where the map ends, features count as 0: bins there are black."
 
 
 class Layout(NamedTuple):
@@ -66,7 +72,8 @@ def draw(scene: Scene) -> bytes:
     photo_width, photo_height = _photo_size(scene, max(bottom - HEAD - TITLE - CAPTION, 0.8 * PHOTO_SIDE))
     left = MARGIN + photo_width + GUTTER
     width = left + layout.blocks * (layout.block_width + GUTTER) - GUTTER + MARGIN
-    foot = textwrap.wrap(EXPLANATION, int((width - 2 * MARGIN) / FOOT_LETTER))
+    words = EXPLANATION + OUTSIDE * _reaches_outside(scene)
+    foot = textwrap.wrap(words, int((width - 2 * MARGIN) / FOOT_LETTER))
     figure = Figure((width, bottom + 0.15 + FOOT_LINE * len(foot) + 0.3), DPI, facecolor="white")
     _write_head(figure, scene)
     _text(figure, MARGIN, bottom + 0.15, "\n".join(foot), size=9, color=GREY, va="top")
@@ -82,7 +89,7 @@ def _layout(scene: Scene) -> Layout:
     count = len(scene.boxes)
     blocks = 1 if count <= 4 else 2 if count <= 8 else 3
     rows = -(-count // blocks)
-    cell = {1: 2.1, 2: 1.9}.get(count, 1.5)
+    cell = {1: 2.3, 2: 1.9}.get(count, 1.5)  # the head and the caption of a lone box need 2.3
     views = zip(scene.boxes, scene.cut, strict=True)
     heights = [max(_fit(box, cell)[1], _fit(_around(box, cut), cell)[1]) for box, cut in views]
     row_heights = [max(heights[row::rows]) for row in range(rows)]
@@ -155,8 +162,8 @@ def _draw_photo(figure: "Figure", scene: Scene, width: float, height: float) -> 
     for number in range(len(scene.boxes)):
         _draw_geometry(axes, scene, number, 1.8)
     taken: list[tuple[float, float]] = []
-    for number, box in enumerate(scene.boxes):
-        taken.append(_free_corner(axes, box, taken))
+    for number, (box, cut) in enumerate(zip(scene.boxes, scene.cut, strict=True)):
+        taken.append(_free_corner(axes, _both(box, cut), taken))
         axes.annotate(str(number + 1), taken[-1], xycoords="axes pixels", **_chip(number))
 
 
@@ -166,15 +173,25 @@ def _photo_view(scene: Scene) -> np.ndarray:
     return np.concatenate([everything[:, :2].min(axis=0), everything[:, 2:].max(axis=0)])
 
 
+def _reaches_outside(scene: Scene) -> bool:
+    rows, columns = scene.features.shape[:2]
+    everything = np.vstack([scene.boxes, scene.cut])
+    return bool(
+        everything.min() < 0
+        or (everything[:, 2:].max(axis=0) > np.multiply(scene.stride, (columns, rows))).any()
+    )
+
+
 def _photo_size(scene: Scene, height: float) -> tuple[float, float]:
     return _fit(_photo_view(scene), max(PHOTO_SIDE, height), height)
 
 
 def _free_corner(axes: "Axes", box: np.ndarray, taken: list[tuple[float, float]]) -> tuple[float, float]:
-    """Return the first corner of a box that has room for its number, else the one with the most room."""
+    """Return where a number is outside a corner of its box: the first with room for it, or the most."""
     best, most = (0.0, 0.0), -1.0
-    for x, y in itertools.product(box[[0, 2]], box[[1, 3]]):
-        across, down = axes.transData.transform((x, y)) - axes.bbox.p0
+    for right, below in itertools.product((False, True), repeat=2):
+        corner = axes.transData.transform((box[2 if right else 0], box[3 if below else 1]))
+        across, down = corner - axes.bbox.p0 + CHIP * DPI * np.where([right, not below], 1, -1)
         room = min((np.hypot(across - u, down - v) for u, v in taken), default=np.inf)
         if most < DPI / 5 and room > most:
             best, most = (across, down), room
@@ -183,15 +200,16 @@ def _free_corner(axes: "Axes", box: np.ndarray, taken: list[tuple[float, float]]
 
 def _chip(number: int) -> dict[str, Any]:
     """Return the style of a box's number."""
-    colour = COLOURS[number % len(COLOURS)]
-    ink = "white" if colour in DARK_COLOURS else INK
+    colour = COLOURS[number]
+    red, green, blue = bytes.fromhex(colour[1:])
+    ink = "white" if 0.3 * red + 0.6 * green + 0.1 * blue < 130 else INK
     frame = {"boxstyle": "round,pad=0.25", "facecolor": colour, "edgecolor": INK, "linewidth": 0.6}
     return {"color": ink, "size": 8.5, "weight": "bold", "ha": "center", "va": "center", "bbox": frame}
 
 
 def _draw_geometry(axes: "Axes", scene: Scene, number: int, width: float) -> None:
     """Draw a box, RoIAlign's bins and samples where there is room for them, and RoIPool's box dashed."""
-    colour, bins, ratio = COLOURS[number % len(COLOURS)], scene.aligned.shape[1], scene.sampling_ratio
+    colour, bins, ratio = COLOURS[number], scene.aligned.shape[1], scene.sampling_ratio
     x1, y1, x2, y2 = box = scene.boxes[number]
     corners = axes.transData.transform(box.reshape(2, 2))
     room = np.abs(corners[1] - corners[0]).min() * 72 / DPI / bins  # points for a bin
@@ -252,8 +270,13 @@ def _fill_panels(panels: list["Axes"], scene: Scene, number: int) -> None:
     _outline(pooled, box, colour, 1.2, "--")
 
 
+def _both(box: np.ndarray, cut: np.ndarray) -> np.ndarray:
+    """Return the box around both."""
+    return np.concatenate([np.minimum(box, cut)[:2], np.maximum(box, cut)[2:]])
+
+
 def _around(box: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    low, high = np.minimum(box, cut)[:2], np.maximum(box, cut)[2:]
+    low, high = np.split(_both(box, cut), 2)
     margin = 0.08 * (high - low)
     return np.concatenate([low - margin, high + margin])
 
@@ -269,5 +292,5 @@ def _caption(box: np.ndarray, cut: np.ndarray) -> tuple[str, str]:
     return (
         f"{size[0]:.{digits}f} × {size[1]:.{digits}f} pixels; RoIPool cuts {cut_size[0]} × {cut_size[1]}, "
         f"IoU {overlap:.2f}",
-        f"rounding moves its edges: {sides}",
+        f"rounding moves {sides}",
     )

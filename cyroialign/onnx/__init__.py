@@ -5,17 +5,17 @@ Needs onnx, and `inference_session` needs onnxruntime: ``pip install "cyroialign
 
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
-from cyroialign import RoIAlign, roi_align, roi_pool
 from cyroialign._kernels import _onnxruntime
-from cyroialign.arguments import validation
+from cyroialign.onnx._graph import replace
+from cyroialign.onnx._operators import OPERATORS, settings
+from cyroialign.onnx._reference import Evaluator
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,18 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["inference_session", "reference_evaluator"]
 
-ROI_ALIGN = (("RoiAlign", ""), ("RoiAlign", "ai.onnx"))
-DOMAIN = "cyroialign"  # of the operators that ONNX Runtime finds here
 REGISTERED = "cyroialign.registered"  # an entry of ours in session options
-ALIGNED = {"half_pixel": True, "output_half_pixel": False}
-MODES = {"avg": "avg", "max": "onnx_max"}
 PART = 2**17  # results that a thread takes at once; benchmarks/onnx_graph.py: calling Python costs 30 µs
 PARTS = 4  # for each thread at most, since some RoIs take longer than others
-LEGACY = {"coordinate_transformation_mode": "output_half_pixel"}  # the only mode before opset 16
 
 
 def reference_evaluator(model: "onnx.ModelProto | bytes | str | os.PathLike[str]") -> ReferenceEvaluator:
-    """Evaluate a model as ONNX's reference does, with RoiAlign and MaxRoiPool computed by this package.
+    """Evaluate a model as ONNX's reference does, with the pooling of regions computed by this package.
 
     Parameters
     ----------
@@ -54,6 +49,11 @@ def reference_evaluator(model: "onnx.ModelProto | bytes | str | os.PathLike[str]
     shifts unless told otherwise; 22 also takes bfloat16. ``mode="max"`` is `roi_align`'s ``"onnx_max"``.
     MaxRoiPool, whose definition says nothing about rounding, is `roi_pool`, as in ONNX Runtime: coordinates
     round to whole pixels, halves away from zero, both ends belong to the RoI, and an empty bin is 0.
+
+    Models that MMDetection and MMRotate have exported may have MMCVRoiAlign and MMCVRoIAlignRotated, of the
+    domain mmdeploy or mmcv. They are `roi_align` and `roi_align_rotated` with boxes that begin with
+    their image, and must have all their attributes: output_height, output_width, spatial_scale,
+    sampling_ratio, aligned, and mode or clockwise. Their ``mode="max"`` is that of `roi_align`.
 
     Wrong inputs raise the errors of `roi_align` and `roi_pool`; onnx wraps a TypeError in its own.
 
@@ -77,7 +77,7 @@ def reference_evaluator(model: "onnx.ModelProto | bytes | str | os.PathLike[str]
     """
     if isinstance(model, str | os.PathLike):
         model = onnx.load(model)
-    return _Evaluator(model)
+    return Evaluator(model)
 
 
 def inference_session(
@@ -88,16 +88,16 @@ def inference_session(
     providers: Sequence[Any] = ("CPUExecutionProvider",),
     **options: Any,
 ) -> "onnxruntime.InferenceSession":
-    """Make a session of ONNX Runtime in which this package computes the RoiAlign nodes.
+    """Make a session of ONNX Runtime in which this package computes the nodes that are RoIAlign.
 
     Parameters
     ----------
     model : onnx.ModelProto, bytes or path
         It is not changed. External data is read from beside the file.
     nodes : collection of str, optional
-        Names of the RoiAlign nodes to replace; by default all of them.
+        Names of the nodes to replace; by default all that are RoIAlign.
     sess_options : onnxruntime.SessionOptions, optional
-        This package's operator is registered in it. The operator runs on the session's own threads, set by
+        This package's operators are registered in it. They run on the session's own threads, set by
         its ``intra_op_num_threads``; `num_threads` and `set_num_threads` have no effect on it.
     providers : sequence, optional
         Execution providers for the other nodes.
@@ -115,13 +115,14 @@ def inference_session(
     Raises
     ------
     ValueError
-        If `nodes` has a name that no RoiAlign has. Wrong attributes of a node, such as an unknown ``mode``,
+        If `nodes` has a name that no such node has. Wrong attributes of a node, such as an unknown ``mode``,
         raise an error of ONNX Runtime with our message.
 
     Notes
     -----
     RoiAlign of the standard domain is replaced in opsets 10, 16 and 22, also in branches, bodies of loops and
-    the model's functions, by the rules that `reference_evaluator` states. It reads and writes the tensors of
+    the model's functions, by the rules that `reference_evaluator` states; and so are MMCVRoiAlign and
+    MMCVRoIAlignRotated, which otherwise need a library of MMCV or mmdeploy. All read and write the tensors of
     the runtime in place, including float16 and bfloat16. On a CPU ONNX Runtime (1.32) itself has RoiAlign
     only for float32 and float64, and not for opset 22.
 
@@ -162,65 +163,9 @@ def inference_session(
         sess_options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder)
         )
-    _replace(proto, nodes, sess_options.intra_op_num_threads)
+    replace(proto, nodes, sess_options.intra_op_num_threads)
     _register(sess_options)
     return InferenceSession(proto.SerializeToString(), sess_options, providers=list(providers), **options)
-
-
-class RoiAlign(OpRun):
-    """RoiAlign of the opset of its model."""
-
-    op_domain = ""
-
-    def __init__(self, onnx_node: onnx.NodeProto, run_params: dict[str, Any]) -> None:
-        schema = onnx.defs.get_schema(onnx_node.op_type, run_params["opsets"][""], "")
-        super().__init__(onnx_node, run_params, schema)
-
-    def run(self, *inputs: np.ndarray, **options: Any) -> Any:
-        """Compute; onnx turns every error into a TypeError, which a signal handler's must not become."""
-        compute: Callable[..., Any] = super().run
-        try:
-            return compute(*inputs, **options)
-        except TypeError as error:
-            cause = error.__cause__
-            if cause is None or _onnxruntime.is_about_arguments(cause):
-                raise
-        raise cause
-
-    def _run(self, *inputs: np.ndarray, **attributes: Any) -> tuple[np.ndarray]:
-        self._check_types(inputs)
-        features, boxes, batch_indices = inputs
-        return (roi_align(features, boxes, batch_indices=batch_indices, **_settings(**LEGACY | attributes)),)
-
-    def _check_types(self, inputs: Sequence[np.ndarray]) -> None:
-        """Refuse what another version of the operator, or this package, would take."""
-        schema = self._schema
-        types = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
-        for array, formal in zip(inputs, schema.inputs, strict=True):
-            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            name = f"tensor({onnx.TensorProto.DataType.Name(kind).lower()})"
-            if name not in types[formal.type_str]:
-                expected = ", ".join(sorted(types[formal.type_str]))
-                raise TypeError(
-                    f"{formal.name} of {schema.name} {schema.since_version} must be one of {expected}, "
-                    f"got {name}"
-                )
-
-
-class MaxRoiPool(RoiAlign):
-    """MaxRoiPool of the opset of its model."""
-
-    def _run(self, *inputs: np.ndarray, **attributes: Any) -> tuple[np.ndarray]:
-        self._check_types(inputs)
-        features, rois = inputs
-        return (roi_pool(features, rois, attributes["pooled_shape"], attributes["spatial_scale"]),)
-
-
-class _Evaluator(ReferenceEvaluator):
-    """Has the operators in a model's functions too, which make evaluators of their class."""
-
-    def __init__(self, proto: Any, *, new_ops: Sequence[type[OpRun]] | None = None, **options: Any) -> None:
-        super().__init__(proto, new_ops=[RoiAlign, MaxRoiPool, *(new_ops or ())], **options)
 
 
 def _register(options: "onnxruntime.SessionOptions") -> None:
@@ -244,89 +189,31 @@ def _copied(model: "onnx.ModelProto | bytes | str | os.PathLike[str]") -> tuple[
     return copy, None
 
 
-def _replace(model: onnx.ModelProto, names: Collection[str] | None, threads: int) -> None:
-    """Move each RoiAlign, or those of the given names, to the domain of this package."""
-    known = set()
-    for nodes, imports in [(one.node, one.opset_import) for one in model.functions] + [
-        (model.graph.node, model.opset_import)
-    ]:
-        version = {one.domain or "ai.onnx": one.version for one in imports}.get("ai.onnx", 1)
-        found = [node for node in _nodes(nodes) if (node.op_type, node.domain) in ROI_ALIGN]
-        known |= {node.name for node in found}
-        chosen = [node for node in found if names is None or node.name in names]
-        for node in chosen:
-            _say_all(node, version, threads)
-            node.domain = DOMAIN
-        if chosen:
-            imports.append(onnx.helper.make_opsetid(DOMAIN, 1))
-    if names is not None and not known.issuperset(names):
-        unknown = sorted(set(names) - known)
-        raise ValueError(f"nodes must name RoiAlign nodes of the model, {sorted(known)}, got {unknown}")
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of branches and bodies of loops as well."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _nodes(graph.node)
-
-
-def _say_all(node: onnx.NodeProto, version: int, threads: int) -> None:
-    """Add the attributes that the version of the operator leaves out, for an operator without versions."""
-    defaults = onnx.defs.get_schema(node.op_type, version, "").attributes.values()
-    unsaid = [one.default_value for one in defaults]
-    unsaid += [onnx.helper.make_attribute(name, value) for name, value in LEGACY.items()]
-    unsaid.append(onnx.helper.make_attribute("num_threads", threads))
-    said = {attribute.name for attribute in node.attribute}
-    for attribute in unsaid:
-        if attribute.name not in said:
-            node.attribute.append(attribute)
-            said.add(attribute.name)
-
-
-def _settings(
-    mode: str,
-    coordinate_transformation_mode: str,
-    output_height: int,
-    output_width: int,
-    sampling_ratio: int,
-    spatial_scale: float,
-) -> dict[str, Any]:
-    """Translate the attributes of a node to the arguments of `roi_align`."""
-    validation.choice(mode, "mode", tuple(MODES))
-    validation.choice(coordinate_transformation_mode, "coordinate_transformation_mode", tuple(ALIGNED))
-    return {
-        "output_size": (output_height, output_width),
-        "spatial_scale": spatial_scale,
-        "sampling_ratio": sampling_ratio,
-        "aligned": ALIGNED[coordinate_transformation_mode],
-        "mode": MODES[mode],
-    }
-
-
-def _prepare(attributes: dict[str, Any]) -> "Compute":
+def _prepare(name: str, attributes: dict[str, Any]) -> "Compute":
     """Make what ONNX Runtime calls at each run of a node."""
     threads = attributes.pop("num_threads") or os.cpu_count() or 1
-    settings = _settings(**attributes)
-    RoIAlign(**settings)  # raises what is wrong with them
+    arguments = settings(name, attributes)
 
-    def compute(input: np.ndarray, boxes: np.ndarray, batch_indices: np.ndarray, run: "Run") -> None:
+    def compute(
+        run: "Run", input: np.ndarray, boxes: np.ndarray, batch_indices: np.ndarray | None = None
+    ) -> None:
+        operator = OPERATORS[name].pool
+
         def pool(part: slice) -> None:
-            roi_align(
+            operator(
                 input,
                 boxes[part],
-                batch_indices=batch_indices[part],
+                batch_indices=None if batch_indices is None else batch_indices[part],
                 out=out[part],
                 num_threads=1,  # others, of OpenMP, would wait for work where the runtime's want to run
-                **settings,
+                **arguments,
             )
 
-        if input.ndim != 4 or boxes.ndim != 2 or batch_indices.shape != boxes.shape[:1]:
-            roi_align(input, boxes, batch_indices=batch_indices, **settings)  # raises what is wrong
+        fits = batch_indices is None or batch_indices.shape == boxes.shape[:1]
+        if input.ndim != 4 or boxes.ndim != 2 or not fits:
+            operator(input, boxes, batch_indices=batch_indices, **arguments)  # raises what is wrong
         rois = len(boxes)
-        out = run.allocate((rois, input.shape[1], *settings["output_size"]))
+        out = run.allocate((rois, input.shape[1], *arguments["output_size"]))
         parts = min(rois, PARTS * threads, out.size // PART) if threads > 1 else 1
         if parts > 1:
             try:

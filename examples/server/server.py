@@ -8,7 +8,7 @@
 
 The body is what `np.save` writes for the map, then what it writes for the boxes, (K, 5). The answer is what
 it writes for the crops, or ``{"error": "..."}`` with a status of 4xx. The options are those of `roi_align`:
-numbers, true or false, names, and ``output_size=7,14`` for two numbers.
+numbers, true or false, names, and ``output_size=7,14`` for two numbers. ``GET /`` answers with this text.
 
 Nothing that a client sends is trusted: a body, result or amount of work that is too large is refused before
 it is read, allocated or done, and no client, however slow, blocks a thread. See docs/servers.md.
@@ -29,6 +29,7 @@ from multiprocessing.connection import wait
 
 import numpy as np
 import waitress
+import waitress.utilities
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
@@ -71,10 +72,26 @@ def crops():
     return Response(npy(found), mimetype="application/octet-stream")
 
 
+@app.get("/")
+def usage():
+    """Say what there is."""
+    return Response(__doc__, mimetype="text/plain")
+
+
 @app.errorhandler(HTTPException)
 def tell(error):
     """Answer with the text of an error."""
     return {"error": error.description}, error.code
+
+
+def tell_refusal(refusal, ident=None):
+    """Answer likewise what Waitress refuses before the application sees it, such as a body of 1 TB."""
+    words = f"{refusal.reason}: {refusal.body}"
+    body = json.dumps({"error": words}).encode()
+    return f"{refusal.code} {refusal.reason}", [("Content-Type", "application/json")], body
+
+
+waitress.utilities.Error.to_response = tell_refusal
 
 
 def read_arrays(body, *names):
@@ -130,6 +147,8 @@ def refuse_what_is_too_much(maps, boxes, options):
     for name in options:
         if name not in OPTIONS:
             raise ValueError(f"the options are {', '.join(OPTIONS)}; got {name}")
+    if "output_size" not in options:
+        raise ValueError("output_size is missing: the bins of a crop, as in /roi_align?output_size=7")
     # Without boxes a call costs nothing, refuses all other arguments that are wrong, and tells the shape.
     none = roi_align(maps, np.empty((0, 5), np.float32), **options)
     rows = boxes.size // 5
@@ -178,7 +197,10 @@ def main():
     parser.add_argument("--port", type=int, default=8000, help="0 for one that is free; default: %(default)s")
     options = parser.parse_args()
     processes, *rest = SETTINGS[options.setting]
-    sock = socket.create_server((options.host, options.port), backlog=1024)
+    try:
+        sock = socket.create_server((options.host, options.port), backlog=1024)
+    except OSError as error:
+        parser.error(f"cannot listen on {options.host}:{options.port}: {error.strerror}; try another --port")
     host, port = sock.getsockname()[:2]
     print(f"http://{host}:{port}", flush=True)
     if processes == 1:

@@ -87,27 +87,37 @@ struct OrtCustomOp {
     void *not_used[7]; /* shapes before the run, versions, memory shared with inputs */
 };
 
-/* RoiAlign, once for each type of map, as an operator of ONNX Runtime has types of its own. */
+/* The operators that are RoIAlign, each once for each type of map, as an operator of ONNX Runtime has types of its
+   own. Inputs are the map, boxes and, of the standard's, batch_indices. */
+typedef struct Kind {
+    const char *name;
+    size_t inputs;
+} Kind;
+
+static const Kind kinds[] = {{"RoiAlign", 3}, {"MMCVRoiAlign", 2}, {"MMCVRoIAlignRotated", 2}};
+
 typedef struct RoiAlign {
     OrtCustomOp op; /* first: the runtime hands out pointers to it */
+    Kind kind;
     int type;
 } RoiAlign;
 
-static const char *name(OrtCustomOp *op) { (void)op; return "RoiAlign"; }
+static const char *name(OrtCustomOp *op) { return ((RoiAlign *)op)->kind.name; }
 static const char *provider(OrtCustomOp *op) { (void)op; return NULL; } /* the CPU's */
-static size_t inputs(OrtCustomOp *op) { (void)op; return 3; }
+static size_t inputs(OrtCustomOp *op) { return ((RoiAlign *)op)->kind.inputs; }
 static size_t outputs(OrtCustomOp *op) { (void)op; return 1; }
 static int usual(OrtCustomOp *op, size_t index) { (void)op; (void)index; return 0; } /* required, on the CPU */
 
 static int type_of_tensor(OrtCustomOp *op, size_t index)
 {
-    return index == 2 ? TENSOR_INT64 : ((RoiAlign *)op)->type; /* input, boxes, batch_indices */
+    return index == 2 ? TENSOR_INT64 : ((RoiAlign *)op)->type;
 }
 
-static void define(RoiAlign *operator, int type,
+static void define(RoiAlign *operator, Kind kind, int type,
                    OrtStatus *(*create)(OrtCustomOp *, OrtApi *, OrtKernelInfo *, void **),
                    OrtStatus *(*compute)(void *, OrtKernelContext *), void (*destroy)(void *))
 {
+    operator->kind = kind;
     operator->type = type;
     operator->op = (OrtCustomOp){
         .version = API_VERSION,
@@ -126,8 +136,9 @@ static void define(RoiAlign *operator, int type,
     };
 }
 
+#define KINDS ((int)(sizeof(kinds) / sizeof(kinds[0])))
 #define TYPES 4
-static RoiAlign operators[TYPES];
+static RoiAlign operators[KINDS * TYPES];
 
 /* What ONNX Runtime looks for in a library of operators. The domain is made once and, as sessions keep a
    pointer to it, never released. */
@@ -141,7 +152,7 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, OrtApiBase *ba
         return base->GetApi(1)->CreateStatus(ORT_FAIL, "cyroialign needs ONNX Runtime 1.17 or newer");
     if (!domain) {
         status = api->CreateCustomOpDomain("cyroialign", &domain);
-        for (int i = 0; i < TYPES && !status; i++)
+        for (int i = 0; i < KINDS * TYPES && !status; i++)
             status = api->CustomOpDomain_Add(domain, &operators[i].op);
         if (status)
             return status;

@@ -1,4 +1,5 @@
-# RoiAlign as an operator of ONNX Runtime: its C interface on one side, a Python function on the other.
+# RoiAlign and MMCV's relatives as operators of ONNX Runtime: its C interface on one side, a Python function
+# on the other.
 #
 # ONNX Runtime loads this module as a library of operators. The function reads tensors where they lie and
 # writes its result where the runtime wants it. What it raises about its arguments becomes an error of the
@@ -9,6 +10,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
+import itertools
 import threading
 
 import numpy as np
@@ -45,12 +47,17 @@ cdef extern from "once/onnxruntime.h":
         void ReleaseStatus(OrtStatus*)
         void ReleaseTensorTypeAndShapeInfo(OrtTensorTypeAndShapeInfo*)
 
+    ctypedef struct Kind:
+        const char* name
+        size_t inputs
     ctypedef struct RoiAlign:
-        int type
-    RoiAlign operators[4]
-    int TYPES
+        Kind kind
+    Kind kinds[3]
+    RoiAlign operators[12]
+    int KINDS
     void define(
         RoiAlign*,
+        Kind kind,
         int type,
         OrtStatus* (*create)(OrtCustomOp*, OrtApi*, OrtKernelInfo*, void**) noexcept,
         OrtStatus* (*compute)(void*, OrtKernelContext*) noexcept,
@@ -62,6 +69,13 @@ cdef enum:
 
 # How ONNX numbers types.
 _NAMES = {1: "float32", 7: "int64", 10: "float16", 11: "float64", 16: "bfloat16"}
+# What nodes say beside spatial_scale: whole numbers and texts, and those that only one operator has.
+_WHOLE = ("output_height", "output_width", "sampling_ratio", "num_threads")
+_OWN = {
+    "RoiAlign": ((), ("mode", "coordinate_transformation_mode")),
+    "MMCVRoiAlign": (("aligned",), ("mode",)),
+    "MMCVRoIAlignRotated": (("aligned", "clockwise"), ()),
+}
 _prepare = None
 _thread = threading.local()  # raised: the errors that wait for the innermost call() of the thread
 
@@ -71,10 +85,10 @@ class Refused(Exception):
 
 
 def serve(prepare):
-    """Serve every RoiAlign node of the domain "cyroialign".
+    """Serve every node of the domain "cyroialign".
 
-    prepare(attributes) is called with a dict for each node of a session, and returns what computes it:
-    compute(input, boxes, batch_indices, run), where run is a Run.
+    prepare(name, attributes) is called with the operator's name and a dict for each node of a session, and
+    returns what computes it: compute(run, *inputs), where run is a Run.
     """
     global _prepare
     _prepare = prepare
@@ -142,6 +156,7 @@ cdef class Node:
     """What ONNX Runtime calls a kernel: one node of one session."""
 
     cdef OrtApi* api
+    cdef size_t inputs
     cdef object compute
 
 
@@ -186,10 +201,12 @@ cdef void call_part(void* data, size_t part) noexcept with gil:
 
 cdef OrtStatus* create(OrtCustomOp* op, OrtApi* api, OrtKernelInfo* info, void** kernel) noexcept with gil:
     cdef Node node
+    cdef Kind kind = (<RoiAlign*>op).kind
     try:
         node = Node()
-        node.api = api
-        node.compute = _prepare(read_attributes(api, info))
+        node.api, node.inputs = api, kind.inputs
+        name = kind.name.decode()
+        node.compute = _prepare(name, read_attributes(api, info, name))
         Py_INCREF(node)
         kernel[0] = <void*>node
     except BaseException as error:
@@ -205,10 +222,10 @@ cdef OrtStatus* compute(void* kernel, OrtKernelContext* context) noexcept with g
         run = Run()
         run.api, run.context = node.api, context
         inputs = []
-        for index in range(3):
+        for index in range(node.inputs):
             check(node.api, node.api.KernelContext_GetInput(context, index, &value))
             inputs.append(view(node.api, value, PyBUF_READ))
-        node.compute(*inputs, run)
+        node.compute(run, *inputs)
     except BaseException as error:
         return failure(node.api, error)
     return NULL
@@ -223,18 +240,18 @@ cdef void release(void* kernel) noexcept with gil:
     Py_DECREF(<Node>kernel)
 
 
-cdef dict read_attributes(OrtApi* api, OrtKernelInfo* info):
+cdef dict read_attributes(OrtApi* api, OrtKernelInfo* info, operator):
     cdef int64_t whole
     cdef float single
     cdef char[32] text
     cdef size_t size
-    attributes = {}
-    for name in ("output_height", "output_width", "sampling_ratio", "num_threads"):
+    attributes, (whole_numbers, texts) = {}, _OWN[operator]
+    for name in _WHOLE + whole_numbers:
         check(api, api.KernelInfoGetAttribute_int64(info, name.encode(), &whole))
         attributes[name] = whole
     check(api, api.KernelInfoGetAttribute_float(info, b"spatial_scale", &single))
     attributes["spatial_scale"] = single
-    for name in ("mode", "coordinate_transformation_mode"):
+    for name in texts:
         size = sizeof(text)
         check(api, api.KernelInfoGetAttribute_string(info, name.encode(), text, &size))
         attributes[name] = (<bytes>text[:size - 1]).decode()  # without the zero at its end
@@ -305,5 +322,6 @@ cdef OrtStatus* failure(OrtApi* api, error) noexcept:
         return api.CreateStatus(ORT_FAIL, b"an error of cyroialign, which could not be told")
 
 
-for _index, _type in enumerate(number for number in _NAMES if number != TENSOR_INT64):
-    define(&operators[_index], _type, create, compute, destroy)
+_types = [number for number in _NAMES if number != TENSOR_INT64]
+for _place, (_kind, _type) in enumerate(itertools.product(range(KINDS), _types)):
+    define(&operators[_place], kinds[<int>_kind], _type, create, compute, destroy)
