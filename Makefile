@@ -9,7 +9,7 @@ ABOVE = bench bench_honest bench_map bench_plots busy command_line command_outpu
 	make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
-.PHONY: help demo test levels heavy lint docs bench asv wheel clean
+.PHONY: help demo test levels heavy lint docs bench asv wheel wheels clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -33,6 +33,7 @@ lint: .venv/with-dev  ## check style and types
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github
 
 docs: .venv/with-docs  ## build the site: docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W -n -q -b html docs docs/_build/html
@@ -48,6 +49,9 @@ asv: .venv/with-bench  ## check the suites of benchmarks and run those that ARGS
 wheel: .venv/built  ## make a source archive, and of it a wheel, in dist
 	$(BIN)/pip install build
 	$(BIN)/python -m build
+
+wheels:  ## make and test one for each Python here; PYTHONS="python3.13" chooses, WHOLE=1 runs all tests
+	.ci/wheels
 
 clean:  ## remove all of it
 	rm -rf .venv build dist docs/_build docs/_drawn *.egg-info cyroialign/_kernels/*.so
