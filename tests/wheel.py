@@ -11,10 +11,15 @@ import pytest
 import cyroialign
 
 HERE = pathlib.Path(__file__).parent
-CHOSEN = [
+TESTS = (
     "promises",
-    *(f"test_{name}.py" for name in ("config", "goldens", "load", "onnxruntime", "subinterpreters", "threads")),
-]
+    "test_config.py",
+    "test_goldens.py",
+    "test_load.py",
+    "test_onnxruntime.py",
+    "test_subinterpreters.py",
+    "test_threads.py",
+)
 
 
 def check_build():
@@ -33,6 +38,7 @@ if __name__ == "__main__":
     check_build()
     free = "free-threading" in sys.version
     assert has_gil() != free, "importing cyroialign turned the GIL on"
-    status = pytest.main([*sys.argv[1:], "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in CHOSEN)])
+    options = ["-q", "-p", "no:cacheprovider", *sys.argv[1:]]
+    status = pytest.main([*options, *(str(HERE / name) for name in TESTS)])
     assert has_gil() != free, "a test turned the GIL on"
     sys.exit(status)
