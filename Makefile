@@ -60,7 +60,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv .venv
 
 # Compiled once, and again when a source has changed.
-.venv/built: setup.py pyproject.toml $(shell find src -type f) | $(BIN)/pip
+.venv/built: setup.py pyproject.toml cyroialign/_version.py $(shell find src -type f) | $(BIN)/pip
 	$(BIN)/pip install -e .
 	touch $@
 
