@@ -10,7 +10,7 @@ ABOVE = bench bench_honest bench_map bench_plots busy command_line command_outpu
 	figures hostile imports make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
-.PHONY: help demo test levels heavy fuzz soak sanitize lint docs bench asv wheel clean
+.PHONY: help demo test levels heavy fuzz soak sanitize lint docs bench asv wheel wheels clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -43,6 +43,7 @@ lint: .venv/with-dev  ## check style and types
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github
 
 docs: .venv/with-docs  ## build the site: docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W -n -q -b html docs docs/_build/html
@@ -59,6 +60,9 @@ wheel: .venv/built  ## make a source archive, and of it a wheel, in dist
 	$(BIN)/pip install build
 	$(BIN)/python -m build
 
+wheels:  ## make and test one for each Python here; PYTHONS="python3.13" chooses, WHOLE=1 runs all tests
+	.ci/wheels
+
 clean:  ## remove all of it
 	rm -rf .venv build dist docs/_build docs/_drawn *.egg-info cyroialign/_kernels/*.so
 
@@ -66,7 +70,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv .venv
 
 # Compiled once, and again when a source has changed.
-.venv/built: setup.py pyproject.toml $(shell find src -type f) | $(BIN)/pip
+.venv/built: setup.py pyproject.toml cyroialign/_version.py $(shell find src -type f) | $(BIN)/pip
 	$(BIN)/pip install -e .
 	touch $@
 

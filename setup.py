@@ -3,7 +3,7 @@
 Environment
 -----------
 CYROIALIGN_OPENMP=0
-    Build without OpenMP. Without the variable OpenMP is used where a test program links.
+    Build without OpenMP; 1 demands it. Without the variable OpenMP is used where a test program links.
 CYROIALIGN_CHECKED=1
     Check indices of memoryviews, the tables of each RoI and undefined behaviour of C: for debugging, slow.
 CYROIALIGN_LEVELS=baseline
@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parent
 BUILD = pathlib.Path("build")
 MSVC = sys.platform == "win32"
 CHECKED = os.environ.get("CYROIALIGN_CHECKED", "0") != "0"
-OPENMP = os.environ.get("CYROIALIGN_OPENMP", "1") != "0"
+OPENMP = os.environ.get("CYROIALIGN_OPENMP")
 PACKAGE = "cyroialign._kernels"
 
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c"]
@@ -48,6 +48,12 @@ program did not compile. Install them, then try again:
     macOS              xcode-select --install     (and `brew install libomp` for threads)
     Windows            Build Tools for Visual Studio, workload "Desktop development with C++"
 """
+
+MAIN = "int main(void) { return 0; }"
+PYTHON_PROBE = f"#include <Python.h>\n{MAIN}"
+OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
+NO_OPENMP = "CYROIALIGN_OPENMP is set, and a test program with OpenMP did not compile and link."
+HOMEBREW = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")  # which it links to no usual folder
 
 # The C of the kernels serves every module of them: it is translated once, and each names its function anew.
 MODULE = """\
@@ -77,8 +83,18 @@ def openmp_flags() -> Flags:
     if MSVC:
         return Flags(["/openmp"], [])
     if sys.platform == "darwin":
-        return Flags(["-Xpreprocessor", "-fopenmp"], ["-lomp"])
+        folders = [folder for folder in HOMEBREW if pathlib.Path(folder).is_dir()]
+        return Flags(
+            ["-Xpreprocessor", "-fopenmp", *(f"-I{folder}/include" for folder in folders)],
+            [*(f"-L{folder}/lib" for folder in folders), "-lomp"],
+        )
     return Flags(["-fopenmp"], ["-fopenmp"])
+
+
+def level_probe(flags: list[str]) -> str:
+    """Return a program for a compiler that obeys these flags: others may pass over what they do not know."""
+    features = [flag.removeprefix("-m").upper() for flag in flags]
+    return "".join(f"#ifndef __{feature}__\n#error\n#endif\n" for feature in features) + MAIN
 
 
 def kernel_modules() -> list[Extension]:
@@ -95,15 +111,19 @@ class BuildKernels(build_ext):
     """Finds out what the compiler can, and translates and compiles that."""
 
     def build_extensions(self) -> None:
-        if not self.compiles(Flags([], []), "#include <Python.h>\nint main(void) { return 0; }"):
+        if not self.compiles(Flags([], []), PYTHON_PROBE):
             sys.exit(NO_COMPILER)
-        levels = {name: flags for name, flags in LEVELS.items() if self.compiles(Flags(flags, []))}
+        levels = {
+            name: flags
+            for name, flags in LEVELS.items()
+            if self.compiles(Flags(flags, []), level_probe(flags))
+        }
         self.extensions = [one for one in self.extensions if level_of(one) in {None, *levels}]
         base, openmp = base_flags(), Flags([], [])
-        if OPENMP and self.compiles(
-            openmp_flags(), "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
-        ):
+        if OPENMP != "0" and self.compiles(openmp_flags(), OPENMP_PROBE):
             openmp = openmp_flags()
+        elif OPENMP not in {None, "0"}:
+            sys.exit(NO_OPENMP)
         self.translate()
         for extension in self.extensions:
             extension.include_dirs = ["src", "src/kernels"]
@@ -146,7 +166,7 @@ class BuildKernels(build_ext):
             else:
                 write(extension, os.path.relpath(c_files[kernels][0], BUILD / "kernels"))
 
-    def compiles(self, flags: Flags, program: str = "int main(void) { return 0; }") -> bool:
+    def compiles(self, flags: Flags, program: str) -> bool:
         """Compile and link a program, and tell whether that worked."""
         with tempfile.TemporaryDirectory() as folder:
             source = pathlib.Path(folder, "probe.c")

@@ -17,5 +17,5 @@ CYROIALIGN_LEVELS=avx2 builds one SIMD level only. A commit without `cyroialign.
 workloads, cannot be measured.
 
 The scripts curves.py, scaling.py, busy.py and figures.py are no suites: they measure what docs/performance.md
-shows. torchvision_models.py is none either, and needs torchvision when it runs.
+shows. limited_api.py and torchvision_models.py are none either; the latter needs torchvision when it runs.
 """

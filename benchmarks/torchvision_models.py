@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/torchvision_models.py         # needs: pip install "cyroialign[torch]" torchvision
+    python benchmarks/torchvision_models.py         # needs: pip install -e ".[torch]" torchvision
 
 Both kinds of kernels take turns on the same model, weights and images; of the times, the medians are shown.
 Weights are random: they do not matter for the time, as every proposal and 100 detections an image are kept.

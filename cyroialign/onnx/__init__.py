@@ -1,6 +1,6 @@
 """The operators of this package in ONNX's reference evaluator and in ONNX Runtime.
 
-Needs onnx, and `inference_session` needs onnxruntime: ``pip install "cyroialign[onnx]"``.
+Needs onnx, and `inference_session` needs onnxruntime: the extra ``onnx``.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The operators for PyTorch, with torchvision's signatures, on CPU tensors and without copies of maps.
 
-It needs ``pip install "cyroialign[torch]"``. Results are bit-identical to those of the functions of the same
-names in `cyroialign`:
+It needs PyTorch and ml_dtypes, the extra ``torch``. Results are bit-identical to those of the functions of
+the same names in `cyroialign`:
 
 - A tensor is viewed, not copied. The result has its dtype, one of float32, float64, float16 and bfloat16
   (float32 for uint8 and int8), and its memory order: of a channels_last tensor it is channels_last. Other
