@@ -4,12 +4,13 @@
 
 PYTHON = python3
 BIN = .venv/bin
+ARCH = arm64
 # Tests that no SIMD level changes.
 ABOVE = bench bench_honest bench_map bench_plots busy command_line command_output docs examples figures imports \
 	make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
-.PHONY: help demo test levels heavy lint docs bench asv wheel clean
+.PHONY: help demo test levels emulated heavy lint docs bench asv wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -24,6 +25,9 @@ test: .venv/with-test  ## install what tests need, and run them; ARGS="-x -k bit
 levels: .venv/with-test  ## run the tests of the kernels at each SIMD level but the best, which test takes
 	for level in $$($(BIN)/python -c $(LOWER)); do \
 	CYROIALIGN_SIMD=$$level $(BIN)/python -m pytest $(ABOVE:%=--ignore=tests/test_%.py) $(ARGS) || exit; done
+
+emulated:  ## build, and run the tests of the kernels, on ARCH=arm64, under emulation and as root
+	.ci/emulated $(ARCH) $(ABOVE:%=--ignore=tests/test_%.py) $(ARGS)
 
 heavy: .venv/with-test  ## run the tests that need 20 GB of memory
 	$(BIN)/python -m pytest -m heavy $(ARGS)

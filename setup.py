@@ -49,6 +49,10 @@ program did not compile. Install them, then try again:
     Windows            Build Tools for Visual Studio, workload "Desktop development with C++"
 """
 
+NO_64_BITS = """
+cyroialign needs a Python of 64 bits, and this one has 32: the sizes that its kernels compute would overflow.
+"""
+
 # The C of the kernels serves every module of them: it is translated once, and each names its function anew.
 MODULE = """\
 #define CYROIALIGN_{type}
@@ -95,6 +99,8 @@ class BuildKernels(build_ext):
     """Finds out what the compiler can, and translates and compiles that."""
 
     def build_extensions(self) -> None:
+        if sys.maxsize < 2**32:
+            sys.exit(NO_64_BITS)
         if not self.compiles(Flags([], []), "#include <Python.h>\nint main(void) { return 0; }"):
             sys.exit(NO_COMPILER)
         levels = {name: flags for name, flags in LEVELS.items() if self.compiles(Flags(flags, []))}
