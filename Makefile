@@ -4,7 +4,6 @@
 
 PYTHON = python3
 BIN = .venv/bin
-ARCH = arm64
 # Tests that no SIMD level changes.
 ABOVE = bench bench_honest bench_map bench_plots busy command_line command_output docs examples figures imports \
 	make server suites
@@ -26,8 +25,8 @@ levels: .venv/with-test  ## run the tests of the kernels at each SIMD level but 
 	for level in $$($(BIN)/python -c $(LOWER)); do \
 	CYROIALIGN_SIMD=$$level $(BIN)/python -m pytest $(ABOVE:%=--ignore=tests/test_%.py) $(ARGS) || exit; done
 
-emulated:  ## build, and run the tests of the kernels, on ARCH=arm64, under emulation and as root
-	.ci/emulated $(ARCH) $(ABOVE:%=--ignore=tests/test_%.py) $(ARGS)
+emulated:  ## build, and run the tests of the kernels, on arm64: emulated, as root
+	.ci/emulated $(ABOVE:%=--ignore=tests/test_%.py) $(ARGS)
 
 heavy: .venv/with-test  ## run the tests that need 20 GB of memory
 	$(BIN)/python -m pytest -m heavy $(ARGS)

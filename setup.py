@@ -13,6 +13,7 @@ CYROIALIGN_LEVELS=baseline
 import os
 import pathlib
 import sys
+import sysconfig
 import tempfile
 from typing import NamedTuple
 
@@ -29,7 +30,9 @@ PACKAGE = "cyroialign._kernels"
 
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
-LEVELS = {"baseline": [], "avx2": AVX2, "avx512": AVX512}  # src/once/runtime.h tests for the same features
+OF_X86 = {"avx2": AVX2, "avx512": AVX512}  # src/once/runtime.h tests for the same features
+X86 = sysconfig.get_platform().endswith(("x86_64", "amd64", "universal2"))
+LEVELS = {"baseline": [], **(OF_X86 if X86 else {})}
 TYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")  # the longest to compile come first
 
 ONCE = {
