@@ -13,7 +13,7 @@ LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_le
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/with-demo  ## install, crop boxes out of a photograph and draw cyroialign-demo.png
 	$(BIN)/cyroialign demo $(ARGS)

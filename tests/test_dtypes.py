@@ -383,7 +383,7 @@ SMALL, BIG, MAP_BYTES = (1, 64, 20, 27), (1, 64, 200, 272), 64 * 200 * 272
 
 
 def growth(name, layout, direction):
-    """Peak of memory above arrays that are there, after a small call that loads, or emulates, the same code."""
+    """Peak of memory above arrays that are there, once a small call has loaded the code."""
     dtype = dtype_of(name)
     order = (0, 1, 2, 3) if layout == "NCHW" else (0, 2, 3, 1)
     box = np.array([[0, 10, 20, 200, 150]], np.float32)
