@@ -10,7 +10,7 @@ ABOVE = bench bench_honest bench_map bench_plots busy command_line command_outpu
 	figures hostile imports make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
-.PHONY: help demo test levels heavy fuzz soak sanitize lint docs bench asv wheel wheels clean
+.PHONY: help demo test levels emulated heavy fuzz soak sanitize lint docs bench asv wheel wheels clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -25,6 +25,9 @@ test: .venv/with-test  ## install what tests need, and run them; ARGS="-x -k bit
 levels: .venv/with-test  ## run the tests of the kernels at each SIMD level but the best, which test takes
 	for level in $$($(BIN)/python -c $(LOWER)); do \
 	CYROIALIGN_SIMD=$$level $(BIN)/python -m pytest $(ABOVE:%=--ignore=tests/test_%.py) $(ARGS) || exit; done
+
+emulated:  ## build, and run the tests of the kernels, on arm64: emulated, as root
+	.ci/emulated $(ABOVE:%=--ignore=tests/test_%.py) $(ARGS)
 
 heavy: .venv/with-test  ## run the tests that need 20 GB of memory
 	$(BIN)/python -m pytest -m heavy $(ARGS)

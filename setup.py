@@ -13,6 +13,7 @@ CYROIALIGN_LEVELS=baseline
 import os
 import pathlib
 import sys
+import sysconfig
 import tempfile
 from typing import NamedTuple
 
@@ -29,7 +30,9 @@ PACKAGE = "cyroialign._kernels"
 
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
-LEVELS = {"baseline": [], "avx2": AVX2, "avx512": AVX512}  # src/once/runtime.h tests for the same features
+OF_X86 = {"avx2": AVX2, "avx512": AVX512}  # src/once/runtime.h tests for the same features
+X86 = sysconfig.get_platform().endswith(("x86_64", "amd64", "universal2"))
+LEVELS = {"baseline": [], **(OF_X86 if X86 else {})}
 TYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")  # the longest to compile come first
 
 ONCE = {
@@ -54,6 +57,10 @@ PYTHON_PROBE = f"#include <Python.h>\n{MAIN}"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
 NO_OPENMP = "CYROIALIGN_OPENMP is set, and a test program with OpenMP did not compile and link."
 HOMEBREW = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")  # which it links to no usual folder
+
+NO_64_BITS = """
+cyroialign needs a Python of 64 bits, and this one has 32: the sizes that its kernels compute would overflow.
+"""
 
 # The C of the kernels serves every module of them: it is translated once, and each names its function anew.
 MODULE = """\
@@ -111,6 +118,8 @@ class BuildKernels(build_ext):
     """Finds out what the compiler can, and translates and compiles that."""
 
     def build_extensions(self) -> None:
+        if sys.maxsize < 2**32:
+            sys.exit(NO_64_BITS)
         if not self.compiles(Flags([], []), PYTHON_PROBE):
             sys.exit(NO_COMPILER)
         levels = {
