@@ -56,7 +56,10 @@ def path_of(images, number):
 def cluster():
     """The environment of a Ray cluster of this machine alone, or a skip."""
     pytest.importorskip("ray")
-    with socket.socket() as free, tempfile.TemporaryDirectory(prefix="ray") as folder:  # a short path: sockets
+    with (
+        socket.socket() as free,
+        tempfile.TemporaryDirectory(prefix="ray") as folder,
+    ):  # a short path: sockets
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
         free.close()
@@ -68,7 +71,11 @@ def cluster():
         }
         environment.pop("OMP_NUM_THREADS", None)
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=4"]
-        command += ["--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}"]
+        command += [
+            "--node-ip-address=127.0.0.1",
+            f"--port={address.partition(':')[2]}",
+            f"--temp-dir={folder}",
+        ]
         command += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=200000000"]
         command += ["--include-dashboard=false", "--disable-usage-stats"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as head:
@@ -223,7 +230,7 @@ def test_ray_sets_the_threads_of_openmp(cluster, run_python):
         """
         import ray
 
-        @ray.remote
+        @ray.remote(max_calls=1)  # a new worker each time: OpenMP reads the variable when it is loaded
         def threads():
             import os, cyroialign
             return int(os.environ["OMP_NUM_THREADS"]), cyroialign.get_num_threads()

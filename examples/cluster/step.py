@@ -53,7 +53,9 @@ def decode(paths):
             with Image.open(io.BytesIO(data)) as image:
                 square = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
         except Exception as error:  # Pillow's decoders raise many kinds
-            errors[number] = f"{type(error).__name__}: {error}".partition(" <")[0]  # an address differs each time
+            errors[number] = f"{type(error).__name__}: {error}".partition(" <")[
+                0
+            ]  # an address differs each time
         else:
             images[number] = np.asarray(square).transpose(2, 0, 1)
     return images, errors
@@ -112,9 +114,13 @@ class Step:
 
     def __init__(self, model, num_threads):
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads  # it does not read OMP_NUM_THREADS, and would take all cores
+        options.intra_op_num_threads = (
+            num_threads  # it does not read OMP_NUM_THREADS, and would take all cores
+        )
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the core to the pooling
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # leave the core to the pooling
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.pool = MultiScaleRoIAlign(list(LEVELS), BINS, 2, aligned=True, num_threads=num_threads)
         self.boxes = regions()
