@@ -5,8 +5,8 @@
 PYTHON = python3
 BIN = .venv/bin
 # Tests that no SIMD level changes.
-ABOVE = bench bench_honest bench_map bench_plots busy command_line command_output docs examples figures imports \
-	make server suites
+ABOVE = bench bench_honest bench_map bench_plots busy cluster command_line command_output docs examples figures \
+	imports make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
 .PHONY: help demo test levels heavy lint docs bench asv wheel clean

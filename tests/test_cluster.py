@@ -1,4 +1,4 @@
-"""The example of a cluster: no row is lost or doubled by a kill, and the bytes are the same for all workers."""
+"""The example of a cluster: a kill loses and doubles no row, and any number of workers writes the same bytes."""
 
 import contextlib
 import importlib
@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,28 +57,24 @@ def path_of(images, number):
 def cluster():
     """The environment of a Ray cluster of this machine alone, or a skip."""
     pytest.importorskip("ray")
+    ray = shutil.which("ray", path=pathlib.Path(sys.executable).parent)
     with (
         socket.socket() as free,
         tempfile.TemporaryDirectory(prefix="ray") as folder,
-    ):  # a short path: sockets
+    ):  # sockets: a short path
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        port = free.getsockname()[1]
         free.close()
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ADDRESS": address,
+            "RAY_ADDRESS": f"127.0.0.1:{port}",
         }
         environment.pop("OMP_NUM_THREADS", None)
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=4"]
-        command += [
-            "--node-ip-address=127.0.0.1",
-            f"--port={address.partition(':')[2]}",
-            f"--temp-dir={folder}",
-        ]
-        command += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=200000000"]
-        command += ["--include-dashboard=false", "--disable-usage-stats"]
+        command = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
+        command += ["--min-worker-port=0", "--max-worker-port=0", "--num-cpus=4", f"--temp-dir={folder}"]
+        command += ["--object-store-memory=200000000", "--include-dashboard=false", "--disable-usage-stats"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as head:
             try:
                 started = any("Ray runtime started" in line for line in head.stdout)
@@ -85,7 +82,7 @@ def cluster():
                 threading.Thread(target=head.stdout.read, daemon=True).start()
                 yield environment
             finally:
-                head.terminate()
+                head.send_signal(signal.SIGINT)  # SIGTERM would wait 30 seconds for its workers
                 head.wait(TIMEOUT)
 
 
@@ -190,6 +187,27 @@ def test_another_job_is_refused(cluster, images, reference, tmp_path):
     with job(cluster, images, tmp_path) as process:
         assert process.wait(TIMEOUT) == 1
     assert not files(tmp_path)
+
+
+def test_a_part_done_twice_is_one_file(step, tmp_path):
+    pytest.importorskip("ray")
+    with_ray = importlib.import_module("with_ray")
+    extract = with_ray.Extract(step.random_backbone(), 1, tmp_path)
+    batch = {
+        "part": np.array([3, 3]),
+        "size": np.array([2, 2]),
+        "path": np.array(["a", "b"], object),
+        "error": np.array(["", ""], object),
+        "image": np.zeros((2, 3, step.SIDE, step.SIDE), np.uint8),
+    }
+    assert extract(batch)["rows"] == [2]
+    first = files(tmp_path)
+    extract(batch)
+    assert files(tmp_path) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["part-000003.parquet"]  # and no draft
+    for name, wrong in (("part", [3, 4]), ("size", [3, 3])):  # two parts in a block, or less than one
+        with pytest.raises(RuntimeError, match="not a part"):
+            extract({**batch, name: np.array(wrong)})
 
 
 def test_batches_are_read_in_place(cluster, step, run_python):

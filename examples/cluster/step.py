@@ -53,19 +53,17 @@ def decode(paths):
             with Image.open(io.BytesIO(data)) as image:
                 square = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
         except Exception as error:  # Pillow's decoders raise many kinds
-            errors[number] = f"{type(error).__name__}: {error}".partition(" <")[
-                0
-            ]  # an address differs each time
+            errors[number] = type(error).__name__  # its text may name an address, which differs each time
         else:
             images[number] = np.asarray(square).transpose(2, 0, 1)
     return images, errors
 
 
 def random_backbone():
-    """Return a small convolutional network as a serialised ONNX model, with random weights that are always the same.
+    """Return a small convolutional network, a serialised ONNX model; its random weights are always the same.
 
-    A trained one has the same input, uint8 images that it converts and normalises itself, and as outputs a map
-    for each of LEVELS.
+    A trained one has the same input, uint8 images that it converts and normalises itself, and as outputs
+    a map for each of LEVELS.
     """
     model = parser.parse_model("""
         <ir_version: 8, opset_import: ["": 17]>

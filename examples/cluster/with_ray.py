@@ -34,7 +34,8 @@ def decode_part(batch):
     """A block of one part: its paths -> its rows, with their images."""
     (part,), (paths,) = batch["part"], batch["paths"]
     images, errors = decode(paths)
-    return {"part": np.full(len(paths), part), "path": paths, "error": np.array(errors), "image": images}
+    whole = {"part": np.full(len(paths), part), "size": np.full(len(paths), len(paths))}
+    return {**whole, "path": paths, "error": np.array(errors), "image": images}
 
 
 class Extract:
@@ -46,8 +47,8 @@ class Extract:
     def __call__(self, batch):
         """Take a block, with images that are read-only views of the object store."""
         part = int(batch["part"][0])
-        if (batch["part"] != part).any():
-            raise RuntimeError("a block has rows of several parts")
+        if (batch["part"] != part).any() or (batch["size"] != len(batch["size"])).any():
+            raise RuntimeError(f"a block is not a part: choose fewer than {IMAGES_PER_PART} images per part")
         features = self.step(batch["image"], batch["error"])
         table = pa.table(
             {
