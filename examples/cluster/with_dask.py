@@ -5,7 +5,7 @@
     python examples/cluster/with_dask.py photographs features.zarr --workers 4
 
 The step is that of with_ray.py, and so are its bytes. The threads of one process share a model; with
-dask.distributed, `dask.distributed.Client(address)` before `run` is what changes. A run that was killed starts
+`dask.distributed`, a `Client(address)` before `run` is what changes. A run that was killed starts
 again from the beginning: a chunk that is written again gets the same bytes.
 """
 
