@@ -6,8 +6,8 @@ PYTHON = python3
 BIN = .venv/bin
 SECONDS = 60
 # Tests that no SIMD level changes.
-ABOVE = bench bench_honest bench_map bench_plots busy command_line command_output contract docs examples faults \
-	figures hostile imports make server suites
+ABOVE = bench bench_honest bench_map bench_plots busy cluster command_line command_output contract docs examples \
+	faults figures hostile imports make server suites
 LOWER = 'import cyroialign; print(*cyroialign.show_config(as_dict=True)["simd_levels"][:-1])'
 
 .PHONY: help demo test levels emulated heavy fuzz soak sanitize lint docs bench asv wheel wheels clean
