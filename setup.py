@@ -15,6 +15,7 @@ import pathlib
 import sys
 import sysconfig
 import tempfile
+import zlib
 from typing import NamedTuple
 
 from setuptools import Extension, setup
@@ -141,6 +142,7 @@ class BuildKernels(build_ext):
                 *levels.get(level_of(extension), []),
                 *base.compile,
                 *openmp.compile,
+                f"-DCYROIALIGN_SOURCES={checksum()}u",
             ]
             extension.extra_link_args = [*base.link, *openmp.link]
         self.parallel = self.parallel or os.cpu_count()
@@ -190,6 +192,12 @@ class BuildKernels(build_ext):
             except (CCompilerError, ExecError, PlatformError):
                 return False
             return True
+
+
+def checksum() -> int:
+    """Of all the sources: modules that were built from others do not understand each other."""
+    files = sorted(path for path in (ROOT / "src").rglob("*.*") if path.is_file())
+    return zlib.crc32(b"".join(path.read_bytes() for path in files))
 
 
 def level_of(extension: Extension) -> str | None:

@@ -8,6 +8,7 @@ cdef extern from "kernels/numbers.h" nogil:
     ctypedef unsigned short pooled  # of results and gradients
     bint NARROW  # pooled is narrower than real
     bint CHECKED  # a checked build
+    unsigned int CYROIALIGN_SOURCES  # a checksum of src/, by setup.py
 
 
 cdef enum:  # a pooling: what becomes of a bin; the order is that of _kernels/__init__.py
@@ -176,7 +177,7 @@ ctypedef void (*Work)(const Call* call, const Piece* piece, const Scratch* scrat
 
 cdef struct Table:  # what a level has for a type of map
     int kind  # of map: see src/once/views.pxi
-    size_t call_bytes  # of a Call, which tells modules apart that were not built together
+    unsigned int sources  # that it was built from: modules of others do not understand each other
     int lanes  # numbers in a vector
     int real_bytes, pooled_bytes
     bint narrow  # pooled is narrower than real

@@ -343,8 +343,8 @@ cdef bint find_lines_of_bins(
     """Fill an axis with the lines of the next bins, as many as it has room for; False when all are done.
 
     A line that is longer than the axis fills it several times, and no shorter one does, so that lines are
-    divided alike whichever bins come before. first: the bin of the first line. goes_on: whether that line adds
-    to one that has filled the axis before.
+    divided alike whichever bins come before. first: the bin of the first line. goes_on: whether that line
+    adds to one that has filled the axis before.
     """
     cdef bint single = call.settings.single
     cdef int t = 0

@@ -32,7 +32,7 @@ cdef extern from "kernels/numbers.h":
 cdef Table functions
 functions.kind, functions.lanes = KIND, LANES
 functions.real_bytes, functions.pooled_bytes = sizeof(real), sizeof(pooled)
-functions.narrow, functions.call_bytes = NARROW, sizeof(Call)
+functions.narrow, functions.sources = NARROW, CYROIALIGN_SOURCES
 functions.work[FORWARD][MEAN] = functions.work[FORWARD][PRROI_POOL] = mean_forward
 functions.work[BACKWARD][MEAN] = functions.work[BACKWARD][PRROI_POOL] = mean_backward
 functions.work[FORWARD][CROP_BILINEAR] = functions.work[FORWARD][CROP_NEAREST] = mean_forward

@@ -1,6 +1,5 @@
-# Planes as pixels: a block of planes of a channels-first array, turned into pixels of as many channels, and back.
-#
-# A block is one vector or several; the channels of planes that are missing in the last one are 0.
+# Planes as pixels: a block of planes of a channels-first array, turned into pixels of as many channels, and
+# back. A block is one vector or several; the channels of planes that are missing in the last one are 0.
 
 
 cdef inline void pack_tile(
@@ -26,15 +25,18 @@ cdef void pack(
     The last tile starts earlier rather than be cut, where n is that large.
     """
     cdef Py_ssize_t columns = min(n, <Py_ssize_t> LANES), i = 0, at, c, some
+    cdef real* place
+    cdef const number* tile
     while i < n:
         at = min(i, n - columns)
         c = 0
         while c < pitch:
             some = max(0, min(planes - c, <Py_ssize_t> LANES))
+            place, tile = target + at * pitch + c, source + c * plane + at
             if some == LANES and columns == LANES:
-                pack_tile[number](target + at * pitch + c, pitch, source + c * plane + at, plane, LANES, LANES)
+                pack_tile[number](place, pitch, tile, plane, LANES, LANES)
             else:
-                pack_tile[number](target + at * pitch + c, pitch, source + c * plane + at, plane, some, columns)
+                pack_tile[number](place, pitch, tile, plane, some, columns)
             c += LANES
         i += LANES
 
@@ -58,15 +60,18 @@ cdef void unpack(
 ) noexcept nogil:
     """Turn n pixels of `pitch` channels into n numbers of each of some planes, in tiles as `pack` does."""
     cdef Py_ssize_t columns = min(n, <Py_ssize_t> LANES), i = 0, at, c, some
+    cdef number* place
+    cdef const real* tile
     while i < n:
         at = min(i, n - columns)
         c = 0
         while c < planes:
             some = min(planes - c, <Py_ssize_t> LANES)
+            place, tile = target + c * plane + at, source + at * pitch + c
             if some == LANES and columns == LANES:
-                unpack_tile[number](target + c * plane + at, plane, LANES, source + at * pitch + c, pitch, LANES)
+                unpack_tile[number](place, plane, LANES, tile, pitch, LANES)
             else:
-                unpack_tile[number](target + c * plane + at, plane, some, source + at * pitch + c, pitch, columns)
+                unpack_tile[number](place, plane, some, tile, pitch, columns)
             c += LANES
         i += LANES
 
@@ -157,7 +162,9 @@ cdef struct Held:  # the first rows of an image, a block of planes of it as pixe
     Axis y  # of a RoI, its rows where they are held
 
 
-cdef void hold_nothing(Held* held, const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
+cdef void hold_nothing(
+    Held* held, const Call* call, const Piece* piece, const Scratch* scratch
+) noexcept nogil:
     """Begin a piece, and see whether there is room for an image and its RoIs read its rows often enough."""
     cdef Py_ssize_t image = -1, last = 0, read = 0, rows = 0, i
     cdef const RoI* roi

@@ -29,8 +29,8 @@ cdef inline Axis axis_of_bins(int* indptr, const Scratch* scratch) noexcept nogi
 cdef int find_stretches(Axis* axis, const Level* level, Py_ssize_t pitch, Stretch* stretch) noexcept nogil:
     """Gather what an axis reads of a plane into stretches, and let it read their pixels packed.
 
-    These are either the stretches of its taps as they follow each other, or of each row of the map all from the
-    first pixel to the last: whichever are less. Returns how many. pitch: from packed pixel to pixel.
+    These are either the stretches of its taps as they follow each other, or of each row of the map all from
+    the first pixel to the last: whichever are less. Returns how many. pitch: from packed pixel to pixel.
     """
     cdef Stretch hull[HULL_ROWS]
     cdef Py_ssize_t start[HULL_ROWS]  # where a row of the hull is packed

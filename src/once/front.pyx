@@ -88,7 +88,7 @@ cdef class Kernels:
 
     def __cinit__(self, table):
         self.table = <const Table*> PyCapsule_GetPointer(table, "cyroialign.table")
-        if self.table.call_bytes != sizeof(Call):
+        if self.table.sources != CYROIALIGN_SOURCES:
             raise ImportError("the compiled modules of cyroialign were not built together: build all again")
 
     def can(self, int direction, int pooling):
