@@ -194,6 +194,7 @@ cdef struct Call:
     const Table* table
     pooled* bins  # forward: the result; else the gradient to it, only read
     double* grad_boxes
+    int* argmax  # of each bin of RoIPool: the pixel in its plane that won, or -1; NULL: not wanted or known
     Level* levels
     Py_ssize_t level_count
     const Py_ssize_t* level_of_box  # NULL: all boxes are of the first

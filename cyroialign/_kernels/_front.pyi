@@ -66,7 +66,14 @@ def backward_plain(
 class Kernels:
     def __init__(self, table: object) -> None: ...
     def can(self, direction: int, pooling: int) -> bool: ...
-    def forward(self, settings: CallSettings, maps: Maps, rois: RoIs, result: np.ndarray) -> None: ...
+    def forward(
+        self,
+        settings: CallSettings,
+        maps: Maps,
+        rois: RoIs,
+        result: np.ndarray,
+        argmax: np.ndarray | None = None,
+    ) -> None: ...
     def backward(
         self,
         settings: CallSettings,
@@ -74,6 +81,7 @@ class Kernels:
         maps: Maps | None,
         rois: RoIs,
         grad_maps: Maps,
+        argmax: np.ndarray | None = None,
     ) -> None: ...
     def boxes_backward(
         self,

@@ -24,6 +24,7 @@ from cyroialign._kernels import (
     forward_plain,
     kernels,
 )
+from cyroialign.arguments import argmax as winners
 from cyroialign.arguments import dtypes, memory_order, validation
 from cyroialign.arguments.boxes import Boxes, read_boxes, read_rotated_boxes
 from cyroialign.arguments.threads import threads_for
@@ -47,9 +48,11 @@ def forward(
     layout: Any,
     out: Any,
     num_threads: Any,
+    argmax: list[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Pool boxes from one map."""
-    if pooling != ROI_ALIGN_ROTATED and batch_indices is None and (layout == "NCHW" or layout == "NHWC"):
+    """Pool boxes from one map; the argmax of roi_pool is put into a list, if one is given."""
+    plain = pooling != ROI_ALIGN_ROTATED and batch_indices is None and argmax is None
+    if plain and (layout == "NCHW" or layout == "NHWC"):
         settings = (spatial_scale, sampling_ratio, aligned, layout == "NHWC", out, threads_for, num_threads)
         result = forward_plain(pooling, input, boxes, output_size, *settings)
         if result is not None:
@@ -70,7 +73,13 @@ def forward(
     if out is not None:
         dtype = dtypes.of_result(maps.dtype)
         memory_order.check_out(out, size, dtype, layout, channels_last, [given, *rois.given])
-    return pool(pooling, (maps,), rois, size, ratio, layout, channels_last, num_threads, out)
+    noted = None
+    if argmax is not None:
+        winners.check_room(height, width)
+        noted = np.empty(memory_order.ordered(size, channels_last), winners.DTYPE)
+        argmax.append(memory_order.in_layout(noted, layout, channels_last))
+    how = (ratio, layout, channels_last, num_threads, out)
+    return pool(pooling, (maps,), rois, size, *how, argmax=noted)
 
 
 def boxes_of(
@@ -102,11 +111,12 @@ def pool(
     out: np.ndarray | None = None,
     volume: tuple[int, int] = A_MAP,
     outside: float = 0.0,
+    argmax: np.ndarray | None = None,
 ) -> np.ndarray:
     """Pool checked boxes from checked maps, one a level, into a result of the given (K, C, PH, PW).
 
     volume: how many slices lie one below the other in the map, and in the bins. outside: what crop_and_resize
-    has for bins outside the map.
+    has for bins outside the map. argmax: what roi_pool fills besides, in the order of the kernels.
     """
     threads = threads_for(num_threads)
     dtype = dtypes.of_result(maps[0].dtype)
@@ -117,7 +127,7 @@ def pool(
         stored = _bytes(outside, target.dtype)
         settings = CallSettings(pooling, *size[2:], ratio, channels_last, *threads, *volume, stored)
         bits = tuple(map(dtypes.as_bits, maps))
-        kernels(maps[0].dtype).forward(settings, bits, rois.rois, dtypes.as_bits(target))
+        kernels(maps[0].dtype).forward(settings, bits, rois.rois, dtypes.as_bits(target), argmax)
     return memory_order.delivered(target, out, dtype, layout, channels_last)
 
 
@@ -140,6 +150,7 @@ def backward(
     *,
     input: Any = None,
     output_size: Any = None,
+    argmax: Any = None,
     batch_indices: Any,
     layout: Any,
     out: Any,
@@ -147,7 +158,8 @@ def backward(
 ) -> np.ndarray:
     """Sum the gradient with respect to one map; a maximum also needs the map, as `input`.
 
-    The result has the memory order of the gradient or, if an output_size is given, of the input.
+    With the argmax of roi_pool its numbers are not read. The result has the memory order of the gradient or,
+    if an output_size is given, of the input.
     """
     plain = pooling != ROI_ALIGN_ROTATED and batch_indices is None and input is None
     if plain and (layout == "NCHW" or layout == "NHWC"):
@@ -181,10 +193,16 @@ def backward(
         _, channels_last = memory_order.in_kernel_order(given[1], layout)
         grads = memory_order.in_given_order(given[0], layout, channels_last)
     validation.room_for_boxes(height, width, len(rois.rows))
+    if argmax is not None:
+        winners.check_room(height, width)
+        given.append(winners.check(argmax, given[0].shape, height, width))
     if out is not None:
         memory_order.check_out(out, size, grads.dtype, layout, channels_last, [*given, *rois.given])
-    maps = (given[1],) if pooling in WINNERS else None
-    return scatter(pooling, grads, maps, rois, (size,), ratio, layout, channels_last, num_threads, out)[0]
+    maps = (given[1],) if pooling in WINNERS and argmax is None else None
+    if argmax is not None:
+        argmax = memory_order.in_given_order(argmax, layout, channels_last)
+    how = (ratio, layout, channels_last, num_threads, out)
+    return scatter(pooling, grads, maps, rois, (size,), *how, argmax=argmax)[0]
 
 
 def scatter(
@@ -199,6 +217,7 @@ def scatter(
     num_threads: Any,
     out: np.ndarray | None = None,
     volume: tuple[int, int] = A_MAP,
+    argmax: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Sum checked gradients into those of maps of the given (N, C, H, W), one per level."""
     threads = threads_for(num_threads)
@@ -215,7 +234,7 @@ def scatter(
                 for one in maps
             )
         bits = tuple(map(dtypes.as_bits, targets))
-        kernels(grads.dtype).backward(settings, dtypes.as_bits(grads), maps, rois.rois, bits)
+        kernels(grads.dtype).backward(settings, dtypes.as_bits(grads), maps, rois.rois, bits, argmax)
     else:
         for target in targets:
             target.fill(0)

@@ -1,7 +1,7 @@
 """RoIPool: regions of interest, rounded to whole pixels; each bin takes its largest pixel."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+@overload
 def roi_pool(
     input: "ArrayLike",
     boxes: "ArrayLike | Sequence[ArrayLike]",
@@ -24,7 +25,46 @@ def roi_pool(
     layout: str = "NCHW",
     out: np.ndarray | None = None,
     num_threads: int | None = None,
-) -> np.ndarray:
+    return_argmax: Literal[False] = False,
+) -> np.ndarray: ...
+@overload
+def roi_pool(
+    input: "ArrayLike",
+    boxes: "ArrayLike | Sequence[ArrayLike]",
+    output_size: int | tuple[int, int],
+    spatial_scale: float | tuple[float, float] = 1.0,
+    *,
+    batch_indices: "ArrayLike | None" = None,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+    return_argmax: Literal[True],
+) -> tuple[np.ndarray, np.ndarray]: ...
+@overload
+def roi_pool(
+    input: "ArrayLike",
+    boxes: "ArrayLike | Sequence[ArrayLike]",
+    output_size: int | tuple[int, int],
+    spatial_scale: float | tuple[float, float] = 1.0,
+    *,
+    batch_indices: "ArrayLike | None" = None,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+    return_argmax: bool,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]: ...
+def roi_pool(
+    input: "ArrayLike",
+    boxes: "ArrayLike | Sequence[ArrayLike]",
+    output_size: int | tuple[int, int],
+    spatial_scale: float | tuple[float, float] = 1.0,
+    *,
+    batch_indices: "ArrayLike | None" = None,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+    return_argmax: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     r"""Pool each box of a feature map into a grid of bins by taking the largest pixel of each bin.
 
     Parameters
@@ -50,12 +90,17 @@ def roi_pool(
     num_threads : int, optional
         Threads for this call; by default those of `get_num_threads`, or fewer where others need
         the cores.
+    return_argmax : bool, optional
+        Whether to return the winners of the bins as well. It takes longer, and the gradient then less.
 
     Returns
     -------
-    (K, C, height, width) ndarray
+    output : (K, C, height, width) ndarray
         Of the dtype of `input`, but float32 for uint8 and int8, and of its memory order; (K, height, width,
         C) with ``layout="NHWC"``.
+    argmax : ndarray of int32
+        Only with `return_argmax`. Of the shape and memory order of the output: of each bin the pixel that
+        won, ``y * W + x``, the first of equals, row by row; -1 where none did.
 
     Raises
     ------
@@ -109,8 +154,13 @@ def roi_pool(
     >>> cyroialign.roi_pool(image, boxes, output_size=(2, 2))
     array([[[[12., 13.],
              [17., 18.]]]], dtype=float32)
+    >>> output, argmax = cyroialign.roi_pool(image, boxes, output_size=(2, 2), return_argmax=True)
+    >>> argmax
+    array([[[[12, 13],
+             [17, 18]]]], dtype=int32)
     """
-    return calls.forward(
+    argmax: list[np.ndarray] | None = [] if validation.flag(return_argmax, "return_argmax") else None
+    output = calls.forward(
         ROI_POOL,
         input,
         boxes,
@@ -120,7 +170,9 @@ def roi_pool(
         layout=layout,
         out=out,
         num_threads=num_threads,
+        argmax=argmax,
     )
+    return output if argmax is None else (output, argmax[0])
 
 
 def roi_pool_backward(
@@ -134,6 +186,7 @@ def roi_pool_backward(
     layout: str = "NCHW",
     out: np.ndarray | None = None,
     num_threads: int | None = None,
+    argmax: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the gradient of `roi_pool` with respect to its feature map, which goes to each bin's winner.
 
@@ -143,12 +196,16 @@ def roi_pool_backward(
         Gradient to the result of `roi_pool`; (K, height, width, C) with ``layout="NHWC"``.
     input : (N, C, H, W) array of the dtype of `grad_output`, or uint8 or int8 where that is float32
         The feature map that was pooled: the winner of each bin, its largest pixel, is found again from it.
+        With `argmax` only its shape, dtype and memory order count.
     boxes, output_size, spatial_scale, batch_indices
         As given to `roi_pool`.
     layout, num_threads : optional
         As in `roi_pool`.
     out : ndarray, optional
         Array of the shape of `input` to fill and return, as in `roi_pool`; it is overwritten.
+    argmax : ndarray of int32, optional
+        What `roi_pool` returned with ``return_argmax=True`` for the same boxes and settings: the result is
+        the same, sooner. A pixel outside the rows of its bin, which is none of `roi_pool`, gets nothing.
 
     Returns
     -------
@@ -161,7 +218,8 @@ def roi_pool_backward(
         If an argument has a wrong type or dtype.
     ValueError
         If a shape or value is wrong, as in `roi_pool`, or if `grad_output`, `input`, `boxes` and
-        `output_size` do not match. In that case `out` is unchanged.
+        `output_size` do not match, or if `argmax` has another shape or names a pixel that does not exist; the
+        message names the first such place. In that case `out` is unchanged.
 
     Notes
     -----
@@ -191,6 +249,7 @@ def roi_pool_backward(
         spatial_scale,
         input=input,
         output_size=validation.output_size(output_size),
+        argmax=argmax,
         batch_indices=batch_indices,
         layout=layout,
         out=out,
@@ -234,7 +293,29 @@ class RoIPool(Settings):
         self.layout = layout
         self.num_threads = num_threads
 
-    def __call__(self, input: "ArrayLike", boxes: "ArrayLike | Sequence[ArrayLike]") -> np.ndarray:
+    @overload
+    def __call__(
+        self,
+        input: "ArrayLike",
+        boxes: "ArrayLike | Sequence[ArrayLike]",
+        *,
+        return_argmax: Literal[False] = False,
+    ) -> np.ndarray: ...
+    @overload
+    def __call__(
+        self,
+        input: "ArrayLike",
+        boxes: "ArrayLike | Sequence[ArrayLike]",
+        *,
+        return_argmax: Literal[True],
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+    def __call__(
+        self,
+        input: "ArrayLike",
+        boxes: "ArrayLike | Sequence[ArrayLike]",
+        *,
+        return_argmax: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return ``roi_pool(input, boxes, ...)`` with these settings."""
         return roi_pool(
             input,
@@ -243,10 +324,16 @@ class RoIPool(Settings):
             self.spatial_scale,
             layout=self.layout,
             num_threads=self.num_threads,
+            return_argmax=return_argmax,
         )
 
     def backward(
-        self, grad_output: "ArrayLike", input: "ArrayLike", boxes: "ArrayLike | Sequence[ArrayLike]"
+        self,
+        grad_output: "ArrayLike",
+        input: "ArrayLike",
+        boxes: "ArrayLike | Sequence[ArrayLike]",
+        *,
+        argmax: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return ``roi_pool_backward(grad_output, input, boxes, ...)`` with these settings."""
         return roi_pool_backward(
@@ -257,4 +344,5 @@ class RoIPool(Settings):
             self.spatial_scale,
             layout=self.layout,
             num_threads=self.num_threads,
+            argmax=argmax,
         )

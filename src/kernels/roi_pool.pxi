@@ -6,8 +6,8 @@
 # pixel that neighbours share is reduced once. A bin is reduced along y, then along x, in both layouts:
 # only this order decides whether it gets 0 or -0.
 #
-# Backward finds the winners again, so that forward need not remember them: the first of equals, row by
-# row. Lanes run along channels here as well.
+# The winner of a bin is the first of equals, row by row. Backward finds it again, with lanes along channels
+# as well, unless forward has noted it: then the gradient goes where argmax says.
 #
 # A pixel wins by being larger than those before it, and the first has to be larger than -inf: NaN never wins.
 
@@ -145,18 +145,6 @@ cdef void pool_line_of_planes(
         bin += LANES
 
 
-cdef void roi_pool_forward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
-    """Lines of bins, of RoI after RoI."""
-    cdef Py_ssize_t lines = call.units, unit, line
-    cdef const RoI* roi
-    for unit in range(piece.first, piece.last):
-        roi, line = piece.rois + unit // lines, unit % lines
-        if call.settings.channels_last:
-            pool_line_of_pixels(call, roi, line)
-        else:
-            pool_line_of_planes(call, roi, line, min(lines, line + piece.last - unit), piece.channel)
-
-
 cdef inline Winners winners_of(
     const real* source, Py_ssize_t row_stride, Py_ssize_t stride, Py_ssize_t width,
     Range rows, Range columns, int n, bint channels_last,
@@ -184,6 +172,53 @@ cdef inline Winners winners_of(
     return winners
 
 
+cdef inline Winners winners_on(
+    const Call* call, const RoI* roi, Py_ssize_t channel, Range rows, Range columns
+) noexcept nogil:
+    """The first largest pixel of a bin, for up to LANES channels of a map of either order."""
+    cdef Py_ssize_t channels = call.channels, width = roi.level.width
+    cdef const real* map = <const real*> roi.level.map + in_map(call, roi, channel)
+    cdef int n = <int> min(channels - channel, LANES)
+    if call.settings.channels_last:
+        return winners_of(map, width * channels, channels, width, rows, columns, n, True)
+    return winners_of(map, width, roi.level.height * width, width, rows, columns, n, False)
+
+
+cdef void note_winners(
+    const Call* call, const RoI* roi, Py_ssize_t line, Py_ssize_t channel
+) noexcept nogil:
+    """Write the argmax of a line of bins, for up to LANES channels."""
+    cdef Py_ssize_t bins_x = call.settings.bins_x, bin, c
+    cdef Py_ssize_t step = 1 if call.settings.channels_last else call.settings.bins_y * bins_x
+    cdef Py_ssize_t next_bin = call.channels if call.settings.channels_last else 1
+    cdef int* argmax = call.argmax + in_bins(call, roi, channel) + line * bins_x * next_bin
+    cdef Winners winners
+    cdef lane_number y, x
+    for bin in range(bins_x):
+        winners = winners_on(call, roi, channel, range_of(&roi.y, line), range_of(&roi.x, bin))
+        for c in range(min(call.channels - channel, LANES)):
+            y, x = (<lane_number*> &winners.row)[c], (<lane_number*> &winners.column)[c]
+            argmax[c * step] = <int> (y * roi.level.width + x) if y >= 0 else -1
+        argmax += next_bin
+
+
+cdef void roi_pool_forward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
+    """Lines of bins, of RoI after RoI, and their argmax if it is wanted."""
+    cdef Py_ssize_t lines = call.units, unit, line, channel
+    cdef const RoI* roi
+    for unit in range(piece.first, piece.last):
+        roi, line = piece.rois + unit // lines, unit % lines
+        if call.settings.channels_last:
+            pool_line_of_pixels(call, roi, line)
+        else:
+            pool_line_of_planes(call, roi, line, min(lines, line + piece.last - unit), piece.channel)
+        if call.argmax != NULL:
+            channel = piece.channel
+            while channel < piece.channel + piece.channels:
+                note_winners(call, roi, line, channel)
+                channel += LANES
+
+
 cdef void unpool_line(
     const Call* call, const RoI* roi, Py_ssize_t line, Py_ssize_t channel, const Rows* mine, real* sums
 ) noexcept nogil:
@@ -194,24 +229,52 @@ cdef void unpool_line(
     cdef Py_ssize_t plane = 1 if channels_last else roi.level.height * width
     cdef Py_ssize_t pixel = channels if channels_last else 1, row = width * pixel
     cdef Py_ssize_t step = 1 if channels_last else call.settings.bins_y * bins_x
-    cdef const real* map = <const real*> roi.level.map + in_map(call, roi, channel)
     cdef const real* grads = <const real*> call.bins + in_bins(call, roi, channel) + line * bins_x * pixel
     cdef real* target = sums + (channel - mine.channel) * plane - mine.first * row
-    cdef Range rows = range_of(&roi.y, line), columns
+    cdef Range rows = range_of(&roi.y, line)
     cdef int n = <int> min(channels - channel, LANES)
     cdef Winners winners
     cdef lane_number y, x
     for bin in range(bins_x):
-        columns = range_of(&roi.x, bin)
-        if channels_last:
-            winners = winners_of(map, row, pixel, width, rows, columns, n, True)
-        else:
-            winners = winners_of(map, row, plane, width, rows, columns, n, False)
+        winners = winners_on(call, roi, channel, rows, range_of(&roi.x, bin))
         for c in range(n):
             y, x = (<lane_number*> &winners.row)[c], (<lane_number*> &winners.column)[c]
             if mine.first <= y < mine.last:
                 target[c * plane + y * row + x * pixel] += grads[c * step]
         grads += pixel
+
+
+cdef void unpool_line_to(
+    const Call* call, const RoI* roi, Py_ssize_t line, const Piece* piece
+) noexcept nogil:
+    """Add the gradients of a line of bins to the pixels that argmax names, in some rows and channels.
+
+    An index outside the rows of its bin, which forward does not write, gets nothing.
+    """
+    cdef Py_ssize_t channels = call.channels, bins_x = call.settings.bins_x, width = roi.level.width
+    cdef Py_ssize_t plane = roi.level.height * width, bins = call.settings.bins_y * bins_x
+    cdef bint channels_last = call.settings.channels_last
+    # Numbers that lie side by side are of one channel, or of one bin: of these there are `runs`.
+    cdef Py_ssize_t runs = bins_x if channels_last else piece.channels
+    cdef Py_ssize_t length = piece.channels if channels_last else bins_x
+    cdef Py_ssize_t stride = channels if channels_last else bins, pixel = channels if channels_last else 1
+    cdef Py_ssize_t next_run = 0 if channels_last else plane, next_number = 1 if channels_last else 0
+    cdef Py_ssize_t at = in_bins(call, roi, piece.channel) + line * bins_x * pixel, i, j
+    cdef const int* argmax = call.argmax + at
+    cdef const real* grads = <const real*> call.bins + at
+    cdef const Rows* mine = &piece.summed
+    cdef Range rows = range_of(&roi.y, line)
+    cdef Py_ssize_t first = max(mine.first, <Py_ssize_t> rows.first) * width
+    cdef Py_ssize_t end = min(mine.last, <Py_ssize_t> rows.end) * width
+    cdef real* target = piece.sums - mine.first * width * pixel
+    target += (piece.channel - mine.channel) * (1 if channels_last else plane)
+    for i in range(runs):
+        for j in range(length):
+            if first <= argmax[j] < end:
+                target[j * next_number + argmax[j] * pixel] += grads[j]
+        argmax += stride
+        grads += stride
+        target += next_run
 
 
 cdef void roi_pool_backward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
@@ -223,6 +286,9 @@ cdef void roi_pool_backward(const Call* call, const Piece* piece, const Scratch*
         for line in range(call.settings.bins_y):
             y = range_of(&roi.y, line)
             if y.first >= piece.last_row or y.end <= piece.first_row:
+                continue
+            if call.argmax != NULL:
+                unpool_line_to(call, roi, line, piece)
                 continue
             c = 0
             while c < piece.channels:

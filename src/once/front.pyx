@@ -95,23 +95,30 @@ cdef class Kernels:
         """Whether there are kernels that read and write maps of this type as they are."""
         return self.table.work[direction][pooling] != NULL
 
-    def forward(self, CallSettings settings, tuple maps, RoIs rois, result):
-        """Fill the result (K, C, PH, PW), or (K, PH, PW, C)."""
-        self.run(FORWARD, settings, maps, None, rois, result, NULL)
+    def forward(
+        self, CallSettings settings, tuple maps, RoIs rois, result, int[:, :, :, ::1] argmax=None
+    ):
+        """Fill the result (K, C, PH, PW), or (K, PH, PW, C), and the argmax of roi_pool, if there is one."""
+        cdef int* winners = NULL if argmax is None else &argmax[0, 0, 0, 0]
+        self.run(FORWARD, settings, maps, None, rois, result, NULL, winners)
 
-    def backward(self, CallSettings settings, grad_result, tuple maps, RoIs rois, tuple grad_maps):
+    def backward(
+        self, CallSettings settings, grad_result, tuple maps, RoIs rois, tuple grad_maps,
+        const int[:, :, :, ::1] argmax=None,
+    ):
         """Fill the gradients to the maps, which are None where the gradient does not depend on them."""
-        self.run(BACKWARD, settings, maps, grad_maps, rois, grad_result, NULL)
+        cdef int* winners = NULL if argmax is None else <int*> &argmax[0, 0, 0, 0]
+        self.run(BACKWARD, settings, maps, grad_maps, rois, grad_result, NULL, winners)
 
     def boxes_backward(
         self, CallSettings settings, grad_result, tuple maps, RoIs rois, double[:, ::1] grad_boxes
     ):
         """Fill the gradient to the corners of the boxes, (K, 4)."""
-        self.run(BOXES_BACKWARD, settings, maps, None, rois, grad_result, &grad_boxes[0, 0])
+        self.run(BOXES_BACKWARD, settings, maps, None, rois, grad_result, &grad_boxes[0, 0], NULL)
 
     cdef int run(
         self, int direction, CallSettings settings, tuple maps, tuple grad_maps, RoIs rois, object result,
-        double* grad_boxes,
+        double* grad_boxes, int* argmax,
     ) except -1:
         cdef Call call
         cdef Level single
@@ -126,7 +133,7 @@ cdef class Kernels:
         if rois.levels is not None:
             call.level_of_box = &rois.levels[0]
         call.bins, call.channels = <pooled*> view.at, view.shape[3 if channels_last else 1]
-        call.grad_boxes = grad_boxes
+        call.grad_boxes, call.argmax = grad_boxes, argmax
         call.level_count, call.levels = len(rois.scales), &single
         if call.level_count > 1:
             call.levels = <Level*> malloc(call.level_count * sizeof(Level))
