@@ -96,7 +96,7 @@ def test_gradient_of_many_boxes_on_a_tall_map():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_pixel_outside_the_rows_of_its_bin_gets_nothing(layout):
+def test_a_pixel_outside_the_rows_of_its_box_gets_nothing(layout):
     input = in_layout(np.zeros((1, 1, 4, 4)), layout)
     settings = {"layout": layout, "argmax": np.full((1, 1, 1, 1), 13, np.int32)}
     boxes = np.array([[0.0, 0, 0, 3, 1]])

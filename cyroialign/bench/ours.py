@@ -88,6 +88,9 @@ def _of_one_map(
     forward, backward = getattr(cyroialign, name), getattr(cyroialign, f"{name}_backward")
     forward = partial(forward, features, boxes, problem.bins, *given, out=np.empty_like(gradient), **options)
     backward = partial(backward, gradient, *known, *given, out=np.empty_like(features), **options)
+    if name == "roi_pool":  # as torchvision does in training
+        _, argmax = cyroialign.roi_pool(features, boxes, problem.bins, scale, **options, return_argmax=True)
+        backward = partial(backward, argmax=argmax)
     if name != operator:
         forward = partial(forward, mode=operator)
         backward = partial(backward, mode=operator, input=features)

@@ -205,7 +205,7 @@ def roi_pool_backward(
         Array of the shape of `input` to fill and return, as in `roi_pool`; it is overwritten.
     argmax : ndarray of int32, optional
         What `roi_pool` returned with ``return_argmax=True`` for the same boxes and settings: the result is
-        the same, sooner. A pixel outside the rows of its bin, which is none of `roi_pool`, gets nothing.
+        the same, sooner. A pixel outside the rows of its box, which is none of `roi_pool`, gets nothing.
 
     Returns
     -------

@@ -244,37 +244,52 @@ cdef void unpool_line(
         grads += pixel
 
 
-cdef void unpool_line_to(
-    const Call* call, const RoI* roi, Py_ssize_t line, const Piece* piece
+cdef inline void give(
+    real* target, const int* argmax, const real* grads, Py_ssize_t n, Py_ssize_t first, Py_ssize_t end,
+    Py_ssize_t channel, Py_ssize_t pixel,
 ) noexcept nogil:
-    """Add the gradients of a line of bins to the pixels that argmax names, in some rows and channels.
+    """Add n gradients to the pixels first <= i < end that argmax names.
 
-    An index outside the rows of its bin, which forward does not write, gets nothing.
+    channel, pixel: from number to number and from pixel to pixel of the target.
+    """
+    cdef Py_ssize_t j, at
+    for j in range(n):
+        at = argmax[j]
+        if first <= at < end:
+            target[j * channel + at * pixel] += grads[j]
+
+
+cdef void unpool_to(const Call* call, const RoI* roi, const Piece* piece) noexcept nogil:
+    """Add the gradients of a RoI to the pixels that argmax names, in some rows and channels.
+
+    An index outside the rows of the RoI, which forward does not write, gets nothing.
     """
     cdef Py_ssize_t channels = call.channels, bins_x = call.settings.bins_x, width = roi.level.width
-    cdef Py_ssize_t plane = roi.level.height * width, bins = call.settings.bins_y * bins_x
-    cdef bint channels_last = call.settings.channels_last
-    # Numbers that lie side by side are of one channel, or of one bin: of these there are `runs`.
-    cdef Py_ssize_t runs = bins_x if channels_last else piece.channels
-    cdef Py_ssize_t length = piece.channels if channels_last else bins_x
-    cdef Py_ssize_t stride = channels if channels_last else bins, pixel = channels if channels_last else 1
-    cdef Py_ssize_t next_run = 0 if channels_last else plane, next_number = 1 if channels_last else 0
-    cdef Py_ssize_t at = in_bins(call, roi, piece.channel) + line * bins_x * pixel, i, j
-    cdef const int* argmax = call.argmax + at
-    cdef const real* grads = <const real*> call.bins + at
+    cdef Py_ssize_t plane = roi.level.height * width, bins = call.settings.bins_y * bins_x, i, at, n
     cdef const Rows* mine = &piece.summed
-    cdef Range rows = range_of(&roi.y, line)
-    cdef Py_ssize_t first = max(mine.first, <Py_ssize_t> rows.first) * width
-    cdef Py_ssize_t end = min(mine.last, <Py_ssize_t> rows.end) * width
-    cdef real* target = piece.sums - mine.first * width * pixel
-    target += (piece.channel - mine.channel) * (1 if channels_last else plane)
-    for i in range(runs):
-        for j in range(length):
-            if first <= argmax[j] < end:
-                target[j * next_number + argmax[j] * pixel] += grads[j]
-        argmax += stride
-        grads += stride
-        target += next_run
+    cdef Py_ssize_t first_line = 0, end_line = call.settings.bins_y  # whose bins reach these rows
+    while first_line < end_line and range_of(&roi.y, first_line).end <= mine.first:
+        first_line += 1
+    while first_line < end_line and range_of(&roi.y, end_line - 1).first >= mine.last:
+        end_line -= 1
+    if first_line == end_line:
+        return
+    cdef Py_ssize_t first = max(mine.first, <Py_ssize_t> range_of(&roi.y, 0).first) * width
+    cdef Py_ssize_t end = min(mine.last, <Py_ssize_t> range_of(&roi.y, call.settings.bins_y - 1).end) * width
+    cdef const int* argmax = call.argmax + in_bins(call, roi, piece.channel)
+    cdef const real* grads = <const real*> call.bins + in_bins(call, roi, piece.channel)
+    cdef real* target = piece.sums
+    if call.settings.channels_last:
+        target += piece.channel - mine.channel - mine.first * width * channels
+        for i in range(first_line * bins_x, end_line * bins_x):
+            at = i * channels
+            give(target, argmax + at, grads + at, piece.channels, first, end, 1, channels)
+    else:
+        target += (piece.channel - mine.channel) * plane - mine.first * width
+        n = (end_line - first_line) * bins_x
+        for i in range(piece.channels):
+            at = i * bins + first_line * bins_x
+            give(target + i * plane, argmax + at, grads + at, n, first, end, 0, 1)
 
 
 cdef void roi_pool_backward(const Call* call, const Piece* piece, const Scratch* scratch) noexcept nogil:
@@ -283,12 +298,12 @@ cdef void roi_pool_backward(const Call* call, const Piece* piece, const Scratch*
     cdef Range y
     for i in range(piece.count):
         roi = piece.rois + i
+        if call.argmax != NULL:
+            unpool_to(call, roi, piece)
+            continue
         for line in range(call.settings.bins_y):
             y = range_of(&roi.y, line)
             if y.first >= piece.last_row or y.end <= piece.first_row:
-                continue
-            if call.argmax != NULL:
-                unpool_line_to(call, roi, line, piece)
                 continue
             c = 0
             while c < piece.channels:
