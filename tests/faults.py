@@ -12,9 +12,15 @@ from operators import DIRECTIONS, in_layout
 
 FILLING = 77
 MEMORY = (MemoryError, SystemError)
-library = ctypes.CDLL(None)
-library.seen.restype = ctypes.c_long
-library.live.restype = ctypes.c_long
+
+
+@functools.cache
+def malloc():
+    """Return failing_malloc.c, loaded before all else."""
+    library = ctypes.CDLL(None)
+    library.seen.restype = ctypes.c_long
+    library.live.restype = ctypes.c_long
+    return library
 
 
 def fail_each(operator, direction, where, threads):
@@ -49,11 +55,11 @@ def attempt(function, n, where):
     """
     found = None
     try:
-        library.fail_at(n, where)
+        malloc().fail_at(n, where)
         found = function()
     except MEMORY:
         pass
-    return found, library.seen()
+    return found, malloc().seen()
 
 
 def in_new_thread(function, *arguments):
@@ -82,5 +88,5 @@ def main(where, threads, rounds):
         for _ in range(rounds):
             count, failed = fail_each(operator, direction, where.encode(), threads)
             gc.collect()
-            live.append(library.live())
+            live.append(malloc().live())
         print(count, failed, live[-1] - live[min(1, rounds - 1)])

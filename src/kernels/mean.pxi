@@ -1,19 +1,17 @@
 # The mean of samples: one RoI and one block of channels, then the pieces of work that consist of them.
 #
-# Both directions and both layouts take one axis after the other, with one step, `weighted_sum`, but for the
-# last of these, `expand`:
+# Both directions and both layouts take one axis after the other, with one step, `weighted_sum`:
 #
 #     forward            bins of y <- rows of the map, then bins of x <- columns
 #     backward, pixels   rows of the map <- bins of y, then columns <- bins of x
-#     backward, planes   columns <- bins of x, by `expand`; then rows of the map <- bins of y
+#     backward, planes   columns <- bins of x, then rows of the map <- bins of y
 #
 # Lanes run along channels. In a channels-last map the channels of a pixel are adjacent in memory and are
-# loaded as they are. In a channels-first map the pixels of a row are adjacent: there the y step runs along
-# the row, plane by plane, and a transposition in registers turns planes of pixels into pixels of channels
-# for the x step of forward; the x step of the gradient adds each bin to all pixels of a strip. The y step is
-# the one next to the map, because its loads are contiguous in either layout. Only in the gradient of a
-# channels-last map is it the x step, so that one row of bins serves a whole row of pixels from the
-# first-level cache.
+# loaded as they are. A block of planes of a channels-first map is packed into pixels (packed.pxi): of the
+# gradient always, of a map where its RoIs read it often enough. Else the y step of forward runs along a row of
+# each plane, and what it makes is transposed. The y step is the one next to the map, because its loads are
+# contiguous in either layout. Only in the gradient of a channels-last map is it the x step, so that one row
+# of bins serves a whole row of pixels from the first-level cache.
 
 
 cdef void forward_pixels(
