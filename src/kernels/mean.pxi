@@ -8,10 +8,10 @@
 #
 # Lanes run along channels. In a channels-last map the channels of a pixel are adjacent in memory and are
 # loaded as they are. A block of planes of a channels-first map is packed into pixels (packed.pxi): of the
-# gradient always, of a map where its RoIs read it often enough. Else the y step of forward runs along a row of
-# each plane, and what it makes is transposed. The y step is the one next to the map, because its loads are
-# contiguous in either layout. Only in the gradient of a channels-last map is it the x step, so that one row
-# of bins serves a whole row of pixels from the first-level cache.
+# gradient always, of a map where its RoIs read it often enough. Else the y step of forward runs along a row
+# of each plane, and what it makes is transposed. The y step is the one next to the map, because its loads
+# are contiguous in either layout. Only in the gradient of a channels-last map is it the x step, so that one
+# row of bins serves a whole row of pixels from the first-level cache.
 
 
 cdef void forward_pixels(
